@@ -4,7 +4,9 @@ use std::time::Duration;
 
 /// Why a text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a duration: use a number with a unit of ns, us, ms, s, m or h, such as `5s` or `1m30s`")]
+#[error(
+    "`{text}` is not a duration: use a number with a unit of ns, us, ms, s, m or h, such as `5s` or `1m30s`"
+)]
 pub struct InvalidDuration {
     /// What was written, at most 64 characters of it.
     pub text: String,
@@ -32,7 +34,11 @@ pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
         total_ns = total_ns.checked_add(scaled(number, scale).ok_or_else(invalid)?).ok_or_else(invalid)?;
         rest = next;
     }
-    u64::try_from(total_ns).ok().filter(|ns| *ns <= i64::MAX as u64).map(Duration::from_nanos).ok_or_else(invalid)
+    u64::try_from(total_ns)
+        .ok()
+        .filter(|ns| *ns <= i64::MAX as u64)
+        .map(Duration::from_nanos)
+        .ok_or_else(invalid)
 }
 
 /// Writes a duration as protobuf JSON and Istio do: seconds with an `s`, fractions only when there are any.
@@ -49,7 +55,8 @@ pub fn format(duration: Duration) -> String {
 fn split_number(text: &str) -> Option<(&str, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number = &text[..end];
-    (number.bytes().any(|b| b.is_ascii_digit()) && number.matches('.').count() <= 1).then_some((number, &text[end..]))
+    (number.bytes().any(|b| b.is_ascii_digit()) && number.matches('.').count() <= 1)
+        .then_some((number, &text[end..]))
 }
 
 fn unit_ns(unit: &str) -> Option<u128> {
@@ -86,7 +93,16 @@ mod tests {
 
     #[test]
     fn reads_what_people_write() {
-        for (text, ms) in [("5s", 5_000), ("1h30m", 5_400_000), ("0.5s", 500), ("100ms", 100), ("0", 0), ("0s", 0), ("1.5h", 5_400_000), (".25s", 250)] {
+        for (text, ms) in [
+            ("5s", 5_000),
+            ("1h30m", 5_400_000),
+            ("0.5s", 500),
+            ("100ms", 100),
+            ("0", 0),
+            ("0s", 0),
+            ("1.5h", 5_400_000),
+            (".25s", 250),
+        ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         assert_eq!(parse("1us"), Ok(Duration::from_micros(1)));
@@ -94,7 +110,8 @@ mod tests {
 
     #[test]
     fn refuses_the_rest() {
-        for text in ["", "5", "s", "-1s", "1x", "1..2s", ".s", "1s ", "99999999999999999999h", "1e3s", "１s"] {
+        for text in ["", "5", "s", "-1s", "1x", "1..2s", ".s", "1s ", "99999999999999999999h", "1e3s", "１s"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }

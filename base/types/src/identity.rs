@@ -36,10 +36,14 @@ pub enum InvalidSpiffeId {
     #[error("a SPIFFE ID must start with `{SCHEME}`")]
     Scheme,
     /// Empty, too long, or with a character outside `a-z0-9.-_`.
-    #[error("the trust domain of a SPIFFE ID must be 1 to {TRUST_DOMAIN_BYTES_MAX} of the characters a-z, 0-9, `.`, `-` and `_`")]
+    #[error(
+        "the trust domain of a SPIFFE ID must be 1 to {TRUST_DOMAIN_BYTES_MAX} of the characters a-z, 0-9, `.`, `-` and `_`"
+    )]
     TrustDomain,
     /// An empty, `.` or `..` segment, a trailing slash, or a character outside `a-zA-Z0-9.-_`.
-    #[error("the path of a SPIFFE ID must have non-empty segments of the characters a-z, A-Z, 0-9, `.`, `-` and `_`")]
+    #[error(
+        "the path of a SPIFFE ID must have non-empty segments of the characters a-z, A-Z, 0-9, `.`, `-` and `_`"
+    )]
     Path,
 }
 
@@ -50,7 +54,11 @@ impl SpiffeId {
     ///
     /// # Errors
     /// When a part has a character that an identity must not have.
-    pub fn workload(trust_domain: &str, namespace: &str, service_account: &str) -> Result<Self, InvalidSpiffeId> {
+    pub fn workload(
+        trust_domain: &str,
+        namespace: &str,
+        service_account: &str,
+    ) -> Result<Self, InvalidSpiffeId> {
         format!("{SCHEME}{trust_domain}/ns/{namespace}/sa/{service_account}").parse()
     }
 
@@ -100,7 +108,8 @@ impl FromStr for SpiffeId {
         }
         let rest = text.strip_prefix(SCHEME).ok_or(InvalidSpiffeId::Scheme)?;
         let domain = rest.split('/').next().unwrap_or_default();
-        let domain_ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+        let domain_ok =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
         if domain.is_empty() || domain.len() > TRUST_DOMAIN_BYTES_MAX || !domain.bytes().all(domain_ok) {
             return Err(InvalidSpiffeId::TrustDomain);
         }
@@ -109,7 +118,11 @@ impl FromStr for SpiffeId {
             return Err(InvalidSpiffeId::Path);
         }
         let domain_end = SCHEME.len() + domain.len();
-        Ok(Self { text: text.into(), domain_end: span(domain_end), workload: workload_span(path, domain_end) })
+        Ok(Self {
+            text: text.into(),
+            domain_end: span(domain_end),
+            workload: workload_span(path, domain_end),
+        })
     }
 }
 
@@ -135,7 +148,10 @@ fn workload_span(path: &str, offset: usize) -> Option<WorkloadSpan> {
     }
     let ns = offset + "/ns/".len();
     let sa = ns + namespace.len() + "/sa/".len();
-    Some(WorkloadSpan { namespace: (span(ns), span(ns + namespace.len())), service_account: (span(sa), span(sa + service_account.len())) })
+    Some(WorkloadSpan {
+        namespace: (span(ns), span(ns + namespace.len())),
+        service_account: (span(sa), span(sa + service_account.len())),
+    })
 }
 
 /// Positions fit: an identity is at most [`SPIFFE_ID_BYTES_MAX`] bytes.
@@ -168,13 +184,35 @@ mod tests {
     #[test]
     fn refuses_what_is_not_exactly_an_identity() {
         for text in [
-            "", "spiffe://", "SPIFFE://a/b", "https://a/b", "spiffe:///ns/a", "spiffe://A/b", "spiffe://a:1/b", "spiffe://u@a/b",
-            "spiffe://a/", "spiffe://a//b", "spiffe://a/./b", "spiffe://a/../b", "spiffe://a/b/", "spiffe://a/b?c", "spiffe://a/b#c",
-            "spiffe://a/%62", "spiffe://a/b\0", "spiffe://a/é", "spiffe://a/b c",
+            "",
+            "spiffe://",
+            "SPIFFE://a/b",
+            "https://a/b",
+            "spiffe:///ns/a",
+            "spiffe://A/b",
+            "spiffe://a:1/b",
+            "spiffe://u@a/b",
+            "spiffe://a/",
+            "spiffe://a//b",
+            "spiffe://a/./b",
+            "spiffe://a/../b",
+            "spiffe://a/b/",
+            "spiffe://a/b?c",
+            "spiffe://a/b#c",
+            "spiffe://a/%62",
+            "spiffe://a/b\0",
+            "spiffe://a/é",
+            "spiffe://a/b c",
         ] {
             assert!(text.parse::<SpiffeId>().is_err(), "{text:?}");
         }
-        assert_eq!(format!("spiffe://{}/a", "d".repeat(256)).parse::<SpiffeId>(), Err(InvalidSpiffeId::TrustDomain));
-        assert_eq!(format!("spiffe://a/{}", "p".repeat(2048)).parse::<SpiffeId>(), Err(InvalidSpiffeId::TooLong));
+        assert_eq!(
+            format!("spiffe://{}/a", "d".repeat(256)).parse::<SpiffeId>(),
+            Err(InvalidSpiffeId::TrustDomain)
+        );
+        assert_eq!(
+            format!("spiffe://a/{}", "p".repeat(2048)).parse::<SpiffeId>(),
+            Err(InvalidSpiffeId::TooLong)
+        );
     }
 }
