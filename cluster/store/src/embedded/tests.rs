@@ -1,0 +1,1 @@
+//! Tests of the files and threads behind the embedded store.
