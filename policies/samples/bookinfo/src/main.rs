@@ -1,0 +1,87 @@
+//! The sample application: four small services that call each other, as one static binary.
+//!
+//! `productpage` calls `details` and `reviews`; `reviews` v2 and v3 call `ratings`. Service names, labels, port and API are those that
+//! Istio's routing samples expect, so those files apply unchanged. `traffic` is a client that keeps a steady rate.
+
+mod client;
+mod details;
+mod page;
+mod productpage;
+mod ratings;
+mod reviews;
+mod traffic;
+
+use anyhow::Context;
+use base_runtime::http_server::{Handler, Listener, serve};
+use clap::{Parser, Subcommand};
+use std::{net::SocketAddr, time::Duration};
+use tokio::net::TcpListener;
+
+/// The bookinfo sample: one service, or a client that calls it.
+#[derive(Parser)]
+#[command(version, about)]
+struct Args {
+    #[command(subcommand)]
+    role: Role,
+    /// Address to serve on.
+    #[arg(long, env = "LISTEN", default_value = "[::]:9080", global = true)]
+    listen: SocketAddr,
+    /// Domain added to the names of the other services.
+    #[arg(long, env = "SERVICES_DOMAIN", default_value = "", global = true)]
+    services_domain: String,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// The page that shows a book with details and reviews.
+    Productpage,
+    /// Facts about the book.
+    Details,
+    /// Reviews: v1 has no stars, v2 black ones, v3 red ones.
+    Reviews {
+        /// Version of the service.
+        #[arg(long, env = "SERVICE_VERSION", default_value = "v1")]
+        service_version: String,
+    },
+    /// Stars.
+    Ratings,
+    /// Calls a URL at a steady rate, prints figures, and ends by itself.
+    Traffic {
+        /// What to call.
+        #[arg(long)]
+        url: http::Uri,
+        /// Requests a second, at most 1,000.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rate: u32,
+        /// Minutes until it ends.
+        #[arg(long, default_value_t = 1440, value_parser = clap::value_parser!(u64).range(1..=10080))]
+        minutes: u64,
+    },
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    base_runtime::log::init("info", base_runtime::log::Format::Text)?;
+    let shutdown = base_runtime::shutdown_on_signals()?;
+    let host = |name: &str| match args.services_domain.as_str() {
+        "" => format!("http://{name}:9080"),
+        domain => format!("http://{name}.{domain}:9080"),
+    };
+    let handler: Handler = match args.role {
+        Role::Productpage => productpage::handler(host("details"), host("reviews"), host("ratings")),
+        Role::Details => details::handler(),
+        Role::Reviews { service_version } => {
+            reviews::handler(reviews::Stars::of_version(&service_version), host("ratings"))
+        }
+        Role::Ratings => ratings::handler(),
+        Role::Traffic { url, rate, minutes } => {
+            return traffic::run(url, rate, Duration::from_secs(60 * minutes), shutdown).await;
+        }
+    };
+    let listener =
+        TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    tracing::info!(listen = %args.listen, "Serving");
+    serve(Listener::Tcp(listener), handler, shutdown).await;
+    Ok(())
+}
