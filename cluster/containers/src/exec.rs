@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::error::Error;
+use crate::sys;
 
 /// What to run in a container.
 #[derive(Clone, Debug, Default)]
@@ -168,5 +169,5 @@ impl AsyncRead for Output {
 pub(crate) fn register(fd: OwnedFd) -> io::Result<Arc<AsyncFd<OwnedFd>>> {
     let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
     fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    Ok(Arc::new(AsyncFd::register(fd)?))
+    sys::register(fd)
 }

@@ -6,13 +6,16 @@
 //!
 //! The bundle format is the OCI runtime specification 1.0, the image formats are the OCI image layout and Docker's `save` archive.
 
+mod control;
 mod error;
 mod exec;
 mod image;
+mod record;
 mod runtime;
 mod shim;
 mod spec;
 mod status;
+mod sys;
 
 pub use error::Error;
 pub use exec::{EXEC_OUTPUT_BYTES_MAX, ExecResult, ExecSession, ExecSpec, ExitWaiter, Input, Output, Resize};
