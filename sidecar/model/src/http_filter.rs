@@ -1,0 +1,141 @@
+//! HTTP filters of a connection manager, and what routes override of them.
+
+use crate::cors::CorsPolicy;
+use crate::fault::Fault;
+use crate::header_ops::HeaderOps;
+use crate::jwt::{JwtAuthn, JwtRequirementChoice};
+use crate::rbac::Rbac;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// One filter of the chain.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpFilter {
+    /// Its name, by which routes override it.
+    pub name: Arc<str>,
+    /// It does nothing unless a route enables it.
+    pub disabled: bool,
+    /// What it does.
+    pub kind: HttpFilterKind,
+}
+
+/// What a filter does.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HttpFilterKind {
+    /// Forwards requests; always the last.
+    Router(Router),
+    /// Injects delays and aborts; the policy of a route wins.
+    Fault(Arc<Fault>),
+    /// Answers cross-origin requests by the policy of the route.
+    Cors,
+    /// Authorization.
+    Rbac(Arc<Rbac>),
+    /// Authentication by token.
+    JwtAuthn(Arc<JwtAuthn>),
+    /// Header changes.
+    HeaderMutation(Arc<HeaderMutation>),
+    /// Something every sidecar does by itself: metrics, peer metadata, ALPN, gRPC counters.
+    Native(NativeFilter),
+}
+
+/// Filters of Istio's that name what the sidecar does anyway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NativeFilter {
+    /// Istio's standard metrics.
+    Stats,
+    /// Exchange of workload metadata.
+    PeerMetadata,
+    /// Choice of the upstream's ALPN.
+    Alpn,
+    /// Counters of gRPC messages.
+    GrpcStats,
+    /// gRPC-Web is passed on as it is.
+    GrpcWeb,
+}
+
+/// Settings of the router.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Router {
+    /// `x-envoy-*` response headers are not added.
+    pub suppress_envoy_headers: bool,
+}
+
+/// Header changes by filter.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeaderMutation {
+    /// On requests.
+    pub request: HeaderOps,
+    /// On responses.
+    pub response: HeaderOps,
+}
+
+/// What a route, virtual host or weighted cluster says about one filter.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteFilter {
+    /// Name of the filter.
+    pub name: Arc<str>,
+    /// The filter does nothing here.
+    pub disabled: bool,
+    /// Its settings here.
+    pub config: Option<RouteFilterConfig>,
+}
+
+/// Settings of a filter at a route.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RouteFilterConfig {
+    /// Faults.
+    Fault(Arc<Fault>),
+    /// Cross-origin policy.
+    Cors(Arc<CorsPolicy>),
+    /// Authorization; `None`: none here.
+    Rbac(Option<Arc<Rbac>>),
+    /// Which token is needed.
+    Jwt(Arc<JwtRequirementChoice>),
+    /// Header changes.
+    HeaderMutation(Arc<HeaderMutation>),
+}
+
+/// All that one route, virtual host or weighted cluster says about filters.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct RouteFilters {
+    /// At most one entry a filter name.
+    pub entries: Vec<RouteFilter>,
+}
+
+// === impl RouteFilters ===
+
+impl RouteFilters {
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What is said about the filter called `name`.
+    pub fn of(&self, name: &str) -> Option<&RouteFilter> {
+        self.entries.iter().find(|entry| &*entry.name == name)
+    }
+
+    /// The fault policy, whatever the filter is called.
+    pub fn fault(&self) -> Option<&Arc<Fault>> {
+        self.entries.iter().find_map(|entry| match &entry.config {
+            Some(RouteFilterConfig::Fault(fault)) => Some(fault),
+            _ => None,
+        })
+    }
+
+    /// The cross-origin policy, whatever the filter is called.
+    pub fn cors(&self) -> Option<&Arc<CorsPolicy>> {
+        self.entries.iter().find_map(|entry| match &entry.config {
+            Some(RouteFilterConfig::Cors(cors)) => Some(cors),
+            _ => None,
+        })
+    }
+}
