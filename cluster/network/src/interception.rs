@@ -130,7 +130,7 @@ impl Interception {
         format!(
             "table ip mesh_interception {{\n\
              chain inbound {{\ntype nat hook prerouting priority dstnat; policy accept;\n{inbound}}}\n\
-             chain outbound {{\ntype nat hook output priority dstnat; policy accept;\n{outbound}}}\n}}\n"
+             chain outbound {{\ntype nat hook output priority -100; policy accept;\n{outbound}}}\n}}\n"
         )
     }
 
