@@ -1,1 +1,7 @@
-//! (to be written)
+//! What the control plane answers to the API server's admission reviews; pure: JSON in, JSON out.
+//!
+//! [`inject`] adds the sidecar to pods, [`review`] is the envelope
+//! (`admission.k8s.io/v1`).
+
+pub mod inject;
+pub mod review;
