@@ -1,0 +1,94 @@
+//! A worker's wish to end its connections gracefully, and the count of those that are still open.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+#[derive(Debug, Default)]
+struct Inner {
+    draining: Cell<bool>,
+    open: Cell<usize>,
+    wakers: RefCell<Vec<Option<Waker>>>,
+    free: RefCell<Vec<usize>>,
+}
+
+/// The worker's end: begins the drain and counts connections.
+#[derive(Debug, Clone, Default)]
+pub struct Drain {
+    inner: Rc<Inner>,
+}
+
+impl Drain {
+    /// Tells every connection to finish what it does and to close.
+    pub fn start(&self) {
+        self.inner.draining.set(true);
+        for waker in self.inner.wakers.borrow_mut().iter_mut().filter_map(Option::take) {
+            waker.wake();
+        }
+    }
+
+    /// Whether the drain has begun.
+    pub fn draining(&self) -> bool {
+        self.inner.draining.get()
+    }
+
+    /// Connections that hold a watch.
+    pub fn open(&self) -> usize {
+        self.inner.open.get()
+    }
+
+    /// A watch for one connection, counted until it is dropped.
+    pub fn watch(&self) -> DrainWatch {
+        self.inner.open.set(self.inner.open.get() + 1);
+        DrainWatch { inner: Rc::clone(&self.inner), slot: None }
+    }
+}
+
+/// One connection's view of the drain.
+#[derive(Debug)]
+pub struct DrainWatch {
+    inner: Rc<Inner>,
+    slot: Option<usize>,
+}
+
+impl DrainWatch {
+    /// Whether the drain has begun.
+    pub fn draining(&self) -> bool {
+        self.inner.draining.get()
+    }
+
+    /// Ready once the drain has begun; otherwise the task is woken when it does.
+    pub fn poll_draining(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.draining() {
+            return Poll::Ready(());
+        }
+        let mut wakers = self.inner.wakers.borrow_mut();
+        let slot = *self.slot.get_or_insert_with(|| {
+            self.inner.free.borrow_mut().pop().unwrap_or_else(|| {
+                wakers.push(None);
+                wakers.len() - 1
+            })
+        });
+        match &wakers[slot] {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            _ => wakers[slot] = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Waits for the drain to begin. Cancel-safe.
+    pub async fn started(&mut self) {
+        poll_fn(|cx| self.poll_draining(cx)).await;
+    }
+}
+
+impl Drop for DrainWatch {
+    fn drop(&mut self) {
+        self.inner.open.set(self.inner.open.get() - 1);
+        if let Some(slot) = self.slot {
+            self.inner.wakers.borrow_mut()[slot] = None;
+            self.inner.free.borrow_mut().push(slot);
+        }
+    }
+}

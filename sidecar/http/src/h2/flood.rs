@@ -1,0 +1,123 @@
+//! Watches what an HTTP/2 peer sends: many control frames without any request or data are an attack.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::io::{BoxIo, Prefixed};
+
+/// Control frames within a second, without progress, after which the connection is closed.
+const CONTROL_FRAMES_MAX: u32 = 1000;
+/// Bytes of a frame header (RFC 9113, 4.1).
+const HEADER_BYTES: usize = 9;
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+
+/// A stream that follows frame boundaries in what it reads.
+pub(crate) struct Watched {
+    io: Prefixed<BoxIo>,
+    preface_left: usize,
+    header: [u8; HEADER_BYTES],
+    header_length: usize,
+    payload_left: usize,
+    control: u32,
+    since: Option<Instant>,
+}
+
+impl Watched {
+    /// Follows a peer that sends `preface` bytes before its first frame.
+    pub(crate) fn new(io: Prefixed<BoxIo>, preface: usize) -> Self {
+        let header = [0; HEADER_BYTES];
+        Self { io, preface_left: preface, header, header_length: 0, payload_left: 0, control: 0, since: None }
+    }
+
+    /// Whether these bytes keep within the bound.
+    fn follow(&mut self, mut bytes: &[u8]) -> bool {
+        let skip = self.preface_left.min(bytes.len());
+        self.preface_left -= skip;
+        bytes = &bytes[skip..];
+        while !bytes.is_empty() {
+            if self.payload_left > 0 {
+                let skip = self.payload_left.min(bytes.len());
+                self.payload_left -= skip;
+                bytes = &bytes[skip..];
+                continue;
+            }
+            let take = (HEADER_BYTES - self.header_length).min(bytes.len());
+            self.header[self.header_length..self.header_length + take].copy_from_slice(&bytes[..take]);
+            self.header_length += take;
+            bytes = &bytes[take..];
+            if self.header_length == HEADER_BYTES {
+                self.header_length = 0;
+                let [a, b, c, kind, ..] = self.header;
+                self.payload_left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                if !self.count(kind) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn count(&mut self, kind: u8) -> bool {
+        if kind == HEADERS || (kind == DATA && self.payload_left > 0) {
+            self.control = 0;
+            self.since = None;
+            return true;
+        }
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        if now.duration_since(since).as_secs() >= 1 {
+            self.since = Some(now);
+            self.control = 0;
+        }
+        self.control += 1;
+        self.control <= CONTROL_FRAMES_MAX
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if let Poll::Ready(Ok(())) = polled
+            && !self.follow(&buf.filled()[before..])
+        {
+            return Poll::Ready(Err(io::Error::other("too many control frames")));
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
