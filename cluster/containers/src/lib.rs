@@ -6,12 +6,15 @@
 //!
 //! The bundle format is the OCI runtime specification 1.0, the image formats are the OCI image layout and Docker's `save` archive.
 
+mod bundle;
+mod cgroup;
 mod control;
 mod error;
 mod exec;
 mod image;
 mod record;
 mod runtime;
+mod seccomp;
 mod shim;
 mod spec;
 mod status;
