@@ -13,6 +13,7 @@ use ipnet::Ipv4Net;
 use nix::net::if_::if_nametoindex;
 
 use crate::NetworkError;
+use crate::dns::DNS_ADDRESS;
 use crate::netlink::NetlinkSocket;
 use crate::netlink::message::Message;
 use crate::netlink::route::{self, Hop};
@@ -108,8 +109,10 @@ impl Fabric {
             .map_err(NetworkError::io(format!("cannot create the namespace {}", fabric.net_ns.display())))?;
         inside(&namespace, || fabric.build_bridge())?;
         for node in &fabric.nodes {
-            let node_namespace = NetNs::ensure(&node.net_ns)
-                .map_err(NetworkError::io(format!("cannot create the namespace {}", node.net_ns.display())))?;
+            let node_namespace = NetNs::ensure(&node.net_ns).map_err(NetworkError::io(format!(
+                "cannot create the namespace {}",
+                node.net_ns.display()
+            )))?;
             inside(&node_namespace, || fabric.build_node(node, &namespace))?;
             inside(&namespace, || attach_node(node))?;
         }
@@ -211,11 +214,14 @@ impl Fabric {
         let mut routes: Vec<Message> = self
             .nodes
             .iter()
-            .map(|node| route::add_route(node.pod_cidr, Hop::Gateway { address: node.address, index: bridge }))
+            .map(|node| {
+                route::add_route(node.pod_cidr, Hop::Gateway { address: node.address, index: bridge })
+            })
             .collect();
         // Services' addresses are translated on the first node: the API server calls webhooks through it.
         if let Some(first) = self.nodes.first() {
-            routes.push(route::add_route(SERVICE_CIDR, Hop::Gateway { address: first.address, index: bridge }));
+            routes
+                .push(route::add_route(SERVICE_CIDR, Hop::Gateway { address: first.address, index: bridge }));
         }
         apply(&mut socket, "cannot add the fabric's routes", routes)
     }
@@ -242,6 +248,7 @@ impl Fabric {
                 route::set_up(lo),
                 route::add_address(uplink, node.address, 24, libc::RT_SCOPE_UNIVERSE),
                 route::add_address(lo, node.gateway(), 32, libc::RT_SCOPE_HOST),
+                route::add_address(lo, DNS_ADDRESS, 32, libc::RT_SCOPE_HOST),
                 route::set_up(uplink),
                 route::add_route(POD_CIDR, Hop::Unreachable),
                 // Traffic the node itself sends to a service is routed before it is translated: any link that is up will do.
@@ -250,7 +257,9 @@ impl Fabric {
         )?;
         let others = self.nodes.iter().filter(|other| other.index != node.index);
         let routes = others
-            .map(|other| route::add_route(other.pod_cidr, Hop::Gateway { address: other.address, index: uplink }))
+            .map(|other| {
+                route::add_route(other.pod_cidr, Hop::Gateway { address: other.address, index: uplink })
+            })
             .collect();
         apply(&mut socket, "cannot add a node's routes", routes)
     }
@@ -272,9 +281,15 @@ fn check(config: &FabricConfig) -> Result<(), NetworkError> {
         )));
     }
     if config.nodes == 0 || config.nodes > NODES_MAX {
-        return Err(NetworkError::Config(format!("number of nodes {} must be 1 to {NODES_MAX}", config.nodes)));
+        return Err(NetworkError::Config(format!(
+            "number of nodes {} must be 1 to {NODES_MAX}",
+            config.nodes
+        )));
     }
-    debug_assert!(format!("node{}", config.nodes).len() <= NODE_NAME_BYTES_MAX, "a node's name fits a link's");
+    debug_assert!(
+        format!("node{}", config.nodes).len() <= NODE_NAME_BYTES_MAX,
+        "a node's name fits a link's"
+    );
     Ok(())
 }
 

@@ -179,7 +179,10 @@ impl Interception {
             OutboundRanges::All => line(rules, format_args!("meta l4proto tcp redirect to :{outbound_port}")),
             OutboundRanges::Only(ranges) => {
                 for range in ranges {
-                    line(rules, format_args!("ip daddr {range} meta l4proto tcp redirect to :{outbound_port}"));
+                    line(
+                        rules,
+                        format_args!("ip daddr {range} meta l4proto tcp redirect to :{outbound_port}"),
+                    );
                 }
             }
         }
@@ -218,9 +221,9 @@ impl<'a> Annotation<'a> {
     fn ports(&self) -> Result<BTreeSet<u16>, AnnotationError> {
         self.items()
             .map(|item| {
-                item.parse::<std::num::NonZeroU16>()
-                    .map(std::num::NonZeroU16::get)
-                    .map_err(|_invalid| AnnotationError::new(&self.name, item, "must be a port from 1 to 65535"))
+                item.parse::<std::num::NonZeroU16>().map(std::num::NonZeroU16::get).map_err(|_invalid| {
+                    AnnotationError::new(&self.name, item, "must be a port from 1 to 65535")
+                })
             })
             .collect()
     }

@@ -1,4 +1,4 @@
-//! A small synchronous netlink client: messages with attributes, requests in one batch, acknowledgements, dumps.
+//! A small synchronous netlink client: messages with attributes, requests in one batch, acknowledgements.
 //!
 //! Setting up a pod is a dozen messages; sending them together from the thread that is in the namespace anyway costs well under a
 //! millisecond and needs no runtime.
@@ -10,8 +10,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
+    socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -80,7 +80,9 @@ impl NetlinkSocket {
         let mut refused = None;
         while answered < count {
             for answer in self.receive()? {
-                let Some(index) = answer.sequence.checked_sub(first).map(|index| index as usize) else { continue };
+                let Some(index) = answer.sequence.checked_sub(first).map(|index| index as usize) else {
+                    continue;
+                };
                 if index >= count || answer.kind != libc::NLMSG_ERROR as u16 {
                     continue;
                 }
@@ -133,27 +135,6 @@ impl NetlinkSocket {
         }
     }
 
-    /// Sends one dump request and returns the payload of every answer.
-    pub(crate) fn dump(&mut self, message: Message) -> io::Result<Vec<Vec<u8>>> {
-        let sequence = self.take_sequence();
-        let mut batch = Vec::new();
-        message.finish(sequence, &mut batch);
-        self.send_whole(&batch)?;
-        let mut payloads = Vec::new();
-        loop {
-            for answer in self.receive()? {
-                if answer.sequence != sequence {
-                    continue;
-                }
-                match i32::from(answer.kind) {
-                    libc::NLMSG_DONE => return Ok(payloads),
-                    libc::NLMSG_ERROR => return answer.error().map_or(Ok(payloads), Err),
-                    _ => payloads.push(answer.payload),
-                }
-            }
-        }
-    }
-
     fn take_sequence(&mut self) -> u32 {
         let sequence = self.sequence;
         self.sequence = self.sequence.checked_add(1).unwrap_or(1);
@@ -165,7 +146,11 @@ impl NetlinkSocket {
             setsockopt(&self.file, sockopt::SndBufForce, &(batch.len() * 2))?;
         }
         let sent = send(self.file.as_raw_fd(), batch, MsgFlags::empty())?;
-        if sent == batch.len() { Ok(()) } else { Err(io::Error::other("netlink took only a part of a batch")) }
+        if sent == batch.len() {
+            Ok(())
+        } else {
+            Err(io::Error::other("netlink took only a part of a batch"))
+        }
     }
 
     fn receive(&self) -> io::Result<Vec<Answer>> {

@@ -142,11 +142,12 @@ impl NetNs {
         OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         let target = path.to_path_buf();
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("netns-new".into()).spawn_scoped(scope, move || {
-                unshare(CloneFlags::CLONE_NEWNET)?;
-                mount_current(&target)?;
-                Self::current()
-            })?;
+            let thread =
+                std::thread::Builder::new().name("netns-new".into()).spawn_scoped(scope, move || {
+                    unshare(CloneFlags::CLONE_NEWNET)?;
+                    mount_current(&target)?;
+                    Self::current()
+                })?;
             thread.join().map_err(|_panic| io::Error::other("the namespace thread panicked"))?
         })
     }

@@ -77,8 +77,9 @@ impl PodNetwork {
     /// # Errors
     /// When the node's namespace is missing or records cannot be read.
     pub fn open(fabric: &Fabric, node: &str) -> Result<Self, NetworkError> {
-        let node =
-            fabric.node(node).ok_or_else(|| NetworkError::Config(format!("no node `{node}` in the fabric")))?;
+        let node = fabric
+            .node(node)
+            .ok_or_else(|| NetworkError::Config(format!("no node `{node}` in the fabric")))?;
         let namespace =
             NetNs::open(&node.net_ns).map_err(NetworkError::io("cannot open the node's namespace"))?;
         let sandboxes = sandboxes(fabric.run_dir());
@@ -155,13 +156,17 @@ impl Shared {
         let known = self.addresses.lock().find(&request.uid);
         if let Some(record) = known {
             // A record is marked ready once everything was made; what a crash left half made is made again.
-            if is_namespace(&path) && self.is_linked(&request.uid)? && self.addresses.lock().is_ready(&request.uid) {
+            if is_namespace(&path)
+                && self.is_linked(&request.uid)?
+                && self.addresses.lock().is_ready(&request.uid)
+            {
                 return Ok(self.pod_net(record));
             }
             self.teardown(&request.uid)?;
         }
         let record = self.addresses.lock().allocate(&request.uid, &request.namespace, &request.name)?;
-        let made = self.make(&path, &record, request).and_then(|()| self.addresses.lock().mark_ready(&record));
+        let made =
+            self.make(&path, &record, request).and_then(|()| self.addresses.lock().mark_ready(&record));
         if let Err(error) = made {
             if let Err(leftover) = self.teardown(&request.uid) {
                 tracing::warn!(pod.uid = request.uid, error = %leftover, "Pod network half made and not removed");
@@ -232,7 +237,8 @@ impl Shared {
                 result => result,
             }
         })?;
-        NetNs::remove(&self.net_ns(uid)).map_err(NetworkError::io("cannot remove a pod's network namespace"))?;
+        NetNs::remove(&self.net_ns(uid))
+            .map_err(NetworkError::io("cannot remove a pod's network namespace"))?;
         // Fails while the pod's other namespaces are still mounted there, which is fine.
         let _not_empty = fs::remove_dir(self.sandboxes.join(uid));
         self.addresses.lock().release(uid)
@@ -290,7 +296,9 @@ fn link_name(uid: &str) -> String {
 fn check_uid(uid: &str) -> Result<(), NetworkError> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if uid.is_empty() || uid.len() > 128 || !uid.bytes().all(fits) {
-        return Err(NetworkError::Config(format!("pod UID `{uid}` must be 1 to 128 letters, digits and dashes")));
+        return Err(NetworkError::Config(format!(
+            "pod UID `{uid}` must be 1 to 128 letters, digits and dashes"
+        )));
     }
     Ok(())
 }

@@ -36,10 +36,7 @@ pub(crate) fn add_veth(name: &str, peer: &str, peer_namespace: BorrowedFd<'_>) -
     link(libc::RTM_NEWLINK, CREATE, 0, 0).text(libc::IFLA_IFNAME, name).nested(libc::IFLA_LINKINFO, |info| {
         info.attribute(libc::IFLA_INFO_KIND, b"veth").nested(libc::IFLA_INFO_DATA, |data| {
             data.nested(VETH_INFO_PEER, |inner| {
-                inner
-                    .raw(&[0; 16])
-                    .text(libc::IFLA_IFNAME, peer)
-                    .attribute(libc::IFLA_NET_NS_FD, &namespace)
+                inner.raw(&[0; 16]).text(libc::IFLA_IFNAME, peer).attribute(libc::IFLA_NET_NS_FD, &namespace)
             })
         })
     })

@@ -75,7 +75,12 @@ impl AddressBook {
     }
 
     /// Takes the next free address for a pod and remembers it on disk.
-    pub(crate) fn allocate(&mut self, uid: &str, namespace: &str, name: &str) -> Result<Record, NetworkError> {
+    pub(crate) fn allocate(
+        &mut self,
+        uid: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Record, NetworkError> {
         let ip = self.next_free().ok_or(NetworkError::Exhausted { cidr: self.range })?;
         let record = Record { uid: uid.into(), namespace: namespace.into(), name: name.into(), ip };
         self.save(&record, false)?;

@@ -141,7 +141,9 @@ fn only_what_is_included_is_captured() {
     isolated("include", |world| async move {
         let wanted = Interception {
             include_inbound_ports: cluster_network::Ports::Only([9081].into()),
-            include_outbound_cidrs: cluster_network::OutboundRanges::Only(vec!["10.96.0.0/16".parse().unwrap()]),
+            include_outbound_cidrs: cluster_network::OutboundRanges::Only(vec![
+                "10.96.0.0/16".parse().unwrap(),
+            ]),
             ..Interception::default()
         };
         let (injected, plain) = pair(&world, wanted).await;

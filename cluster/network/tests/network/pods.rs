@@ -11,7 +11,10 @@ fn pods_reach_each_other_and_their_nodes() {
     isolated("reach", |world| async move {
         let (a, b) = (world.pod(1, "a", None).await, world.pod(1, "b", None).await);
         let c = world.pod(2, "c", None).await;
-        assert_eq!((a.ip.octets(), b.ip.octets(), c.ip.octets()), ([10, 244, 1, 2], [10, 244, 1, 3], [10, 244, 2, 2]));
+        assert_eq!(
+            (a.ip.octets(), b.ip.octets(), c.ip.octets()),
+            ([10, 244, 1, 2], [10, 244, 1, 3], [10, 244, 2, 2])
+        );
         for pod in [&a, &b, &c] {
             greeter(&namespace(pod), 8080, "pod").await;
         }
@@ -40,7 +43,7 @@ fn a_pod_keeps_its_network_over_a_restart() {
         };
         Fabric::ensure(&config).unwrap();
         let pods = world.pods(1);
-        assert_eq!(pods.existing(), [before.clone()]);
+        assert_eq!(pods.existing(), std::slice::from_ref(&before));
         assert_eq!(pods.setup(request("a", None)).await.unwrap(), before);
         assert_eq!(greeting(&world.node(2), address(before.ip, 8080)).await.unwrap(), "still here");
         assert_eq!(pods.setup(request("b", None)).await.unwrap().ip.octets(), [10, 244, 1, 3]);
@@ -77,12 +80,17 @@ fn teardown_leaves_nothing_and_is_repeatable() {
         pods.setup(request("b", None)).await.unwrap();
         for _ in 0..2 {
             Fabric::remove(&world.name, &world.run_dir).unwrap();
-            for path in [world.fabric.net_ns(), &world.fabric.nodes()[0].net_ns, &world.fabric.nodes()[1].net_ns] {
+            for path in
+                [world.fabric.net_ns(), &world.fabric.nodes()[0].net_ns, &world.fabric.nodes()[1].net_ns]
+            {
                 assert!(!exists(path), "{}", path.display());
             }
             assert!(!exists(&world.run_dir.join("addresses")));
             let mounts = std::fs::read_to_string("/proc/thread-self/mounts").unwrap();
-            assert!(!mounts.contains(&world.name) && !mounts.contains(world.run_dir.to_str().unwrap()), "{mounts}");
+            assert!(
+                !mounts.contains(&world.name) && !mounts.contains(world.run_dir.to_str().unwrap()),
+                "{mounts}"
+            );
         }
     });
 }
@@ -99,7 +107,8 @@ fn a_pod_is_made_in_milliseconds() {
             times.push((start.elapsed(), number % 2 == 0));
         }
         for injected in [true, false] {
-            let mut these: Vec<_> = times.iter().filter(|time| time.1 == injected).map(|time| time.0).collect();
+            let mut these: Vec<_> =
+                times.iter().filter(|time| time.1 == injected).map(|time| time.0).collect();
             these.sort();
             println!("pod network, injected {injected}: median {:?}, slowest {:?}", these[5], these[9]);
             assert!(these[5].as_millis() < 200, "median {:?}", these[5]);

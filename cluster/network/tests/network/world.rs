@@ -95,9 +95,12 @@ pub fn isolated<F: Future<Output = ()>>(name: &str, test: impl FnOnce(World) -> 
         let thread = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
                 .expect("these tests make network namespaces: run them as root");
-            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+                .unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async { tokio::time::timeout(SOON * 10, test(World::build(name))).await }).unwrap();
+            runtime
+                .block_on(async { tokio::time::timeout(SOON * 10, test(World::build(name))).await })
+                .unwrap();
         });
         if let Err(panic) = thread.join() {
             std::panic::resume_unwind(panic);
@@ -131,7 +134,9 @@ pub fn address(ip: impl Into<IpAddr>, port: u16) -> SocketAddr {
 }
 
 pub async fn connect(from: &NetNs, to: SocketAddr) -> io::Result<TcpStream> {
-    tokio::time::timeout(SOON, from.connect(to)).await.unwrap_or_else(|_late| Err(io::ErrorKind::TimedOut.into()))
+    tokio::time::timeout(SOON, from.connect(to))
+        .await
+        .unwrap_or_else(|_late| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// A server that greets every connection with `greeting`.
