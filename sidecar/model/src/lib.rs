@@ -52,6 +52,6 @@ pub use retry::{RetryOn, RetryPolicy};
 pub use route::{Action, PathMatch, Route, RouteConfig, RouteMatch, VirtualHost};
 pub use route_action::{ClusterChoice, RouteAction, WeightedCluster, WeightedClusters};
 pub use secret::Secret;
-pub use snapshot::Snapshot;
+pub use snapshot::{Rejected, Snapshot, SnapshotBuilder};
 pub use tcp::TcpProxy;
 pub use tls::{DownstreamTls, UpstreamTls};

@@ -1,6 +1,9 @@
 //! All configuration of a sidecar at one moment: immutable, shared, cheap to replace in part.
 
+pub mod builder;
 mod references;
+
+pub use builder::{Rejected, SnapshotBuilder};
 
 use crate::cluster::Cluster;
 use crate::endpoint::Endpoints;
