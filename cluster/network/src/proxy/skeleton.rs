@@ -111,12 +111,16 @@ fn source_rules(text: &mut String, node: &NodeNet) {
     );
 }
 
-/// What still has a service's address after translation has no endpoint, or is no service. Nothing else outside is forwarded either.
+/// What still has a service's address after translation has no endpoint, or is no service. Addresses without a route are refused here
+/// and not by routing, which answers a sender only five times and then once a second.
 fn refusals(text: &mut String) {
     put(
         text,
         format_args!(
             "chain refused {{ meta l4proto tcp reject with tcp reset\nreject with icmp port-unreachable\n}}\n\
+             chain unroutable {{ type filter hook prerouting priority filter; policy accept;\n\
+             ct state new fib daddr type unicast fib daddr oif missing ip daddr {POD_CIDR} reject with icmp host-unreachable\n\
+             ct state new fib daddr type unicast fib daddr oif missing reject with icmp net-unreachable\n}}\n\
              chain forward {{ type filter hook forward priority filter; policy accept;\n\
              ip daddr {SERVICE_CIDR} goto refused\n\
              ip daddr != {{ {POD_CIDR}, 172.30.0.0/24 }} reject with icmp net-unreachable\n}}\n\

@@ -129,6 +129,24 @@ fn unknown_services_are_refused_at_once() {
 }
 
 #[test]
+fn addresses_without_a_pod_are_refused_every_time() {
+    isolated("gone", |world| async move {
+        let api = Api::new();
+        let pods = cluster(&world, &api).await;
+        until(&namespace(&pods[0]), address(VIP, 80), &["ConnectionRefused"]).await;
+        until(&namespace(&pods[1]), address(VIP, 80), &["ConnectionRefused"]).await;
+        let start = Instant::now();
+        for _ in 0..50 {
+            for nobody in [[10, 244, 1, 200], [10, 244, 2, 200], [10, 244, 9, 9], [8, 8, 8, 8]] {
+                let error = connect(&namespace(&pods[0]), address(nobody, 80)).await.unwrap_err();
+                assert!(matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable), "{error:?}");
+            }
+        }
+        assert!(start.elapsed() < SOON, "200 refusals took {:?}", start.elapsed());
+    });
+}
+
+#[test]
 fn a_pod_reaches_itself_through_its_service() {
     isolated("hairpin", |world| async move {
         let api = Api::new();
