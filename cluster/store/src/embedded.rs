@@ -97,8 +97,8 @@ struct Shared {
     batches: AtomicU64,
     writes: AtomicU64,
     checkpoints: AtomicU64,
-    /// Held for its lock on the directory.
-    _lock: File,
+    /// Locks the directory.
+    lock: File,
 }
 
 /// Makes a file's content durable; tests put faults here.
@@ -145,7 +145,7 @@ impl Embedded {
             batches: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
-            _lock: lock,
+            lock,
         });
         let writer = Writer::new(
             Arc::clone(&shared),
@@ -176,6 +176,10 @@ impl Embedded {
             }
         }
         self.shared.watches.close();
+        // Said aloud: a child process that is just being started has a copy of the descriptor.
+        if let Err(error) = self.shared.lock.unlock() {
+            tracing::warn!(%error, "Cannot unlock the store's directory");
+        }
     }
 
     /// Figures for metrics and tests.
