@@ -17,4 +17,4 @@ pub use object::{Config, ObjectId, ObjectVersion, Policies};
 pub use protocol::Protocol;
 pub use proxy::{Locality, ProxyKey, ProxyKind};
 pub use service::{Endpoint, EndpointAddress, Health, Resolution, Service, ServiceKey, ServicePort, TargetPort, Workload};
-pub use snapshot::{Namespace, Registry, Secret, Snapshot, Workloads};
+pub use snapshot::{Namespace, ObjectKey, Registry, Secret, Snapshot, Workloads};

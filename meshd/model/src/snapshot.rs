@@ -11,6 +11,9 @@ use crate::mesh::MeshConfig;
 use crate::object::Policies;
 use crate::service::{Endpoint, Service, ServiceKey, Workload};
 
+/// Namespace and name.
+pub type ObjectKey = (Arc<str>, Arc<str>);
+
 /// All the mesh knows at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -29,7 +32,7 @@ pub struct Snapshot {
     /// Policy objects.
     pub policies: Arc<Policies>,
     /// Secrets that gateways serve, by namespace and name.
-    pub secrets: Arc<BTreeMap<(Arc<str>, Arc<str>), Arc<Secret>>>,
+    pub secrets: Arc<BTreeMap<ObjectKey, Arc<Secret>>>,
 }
 
 /// A namespace.
@@ -49,7 +52,7 @@ pub struct Registry {
 /// Pods, with an index by address.
 #[derive(Clone, Debug, Default)]
 pub struct Workloads {
-    by_name: BTreeMap<(Arc<str>, Arc<str>), Arc<Workload>>,
+    by_name: BTreeMap<ObjectKey, Arc<Workload>>,
     by_ip: HashMap<IpAddr, Arc<Workload>>,
 }
 

@@ -33,6 +33,7 @@ pub enum Kind {
 
 /// The spec of an object, by kind.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "built once per object and taken apart at once")]
 pub enum Spec {
     /// A `VirtualService`.
     VirtualService(VirtualService),

@@ -1,0 +1,174 @@
+//! Policies of access as filters. What cannot be expressed never lets a request in: it drops an allowing rule and widens a refusing one.
+
+mod attribute;
+mod matchers;
+
+use meshd_model::Config;
+use meshd_model::select::security::{self, AccessPolicies};
+use policies_api::AuthorizationPolicy;
+use policies_api::authorization_policy::Rule;
+use policies_xds::hcm::HttpFilter;
+use policies_xds::rbac::{self as proto, Permission, Policy, Principal, permission, principal, rbac};
+use policies_xds::{http_rbac, listener, network_rbac};
+use prost::Message;
+
+use crate::proto::{any_of, encode_with_map};
+use crate::view::View;
+
+const HTTP_FILTER: &str = "envoy.filters.http.rbac";
+const NETWORK_FILTER: &str = "envoy.filters.network.rbac";
+/// Field numbers of the messages whose maps are encoded in order.
+const POLICIES_FIELD: u32 = 2;
+const HTTP_RULES_FIELD: u32 = 1;
+const HTTP_SHADOW_FIELD: u32 = 2;
+const NETWORK_RULES_FIELD: u32 = 1;
+const NETWORK_SHADOW_FIELD: u32 = 2;
+
+/// What the filter can look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layer {
+    Http,
+    Tcp,
+}
+
+/// Whether a rule lets in or keeps out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Allow,
+    Deny,
+}
+
+/// One filter's worth of rules.
+struct Rules {
+    effect: Effect,
+    enforced: Option<Vec<(String, Policy)>>,
+    shadow: Option<Vec<(String, Policy)>>,
+}
+
+/// HTTP filters of a pod, refusing ones first.
+pub(crate) fn http_filters(view: &View<'_>) -> Vec<HttpFilter> {
+    rules(view, Layer::Http)
+        .into_iter()
+        .map(|rules| {
+            let base = http_rbac::Rbac { shadow_rules_stat_prefix: shadow_prefix(&rules), ..Default::default() };
+            let bytes = encode(&base, &rules, HTTP_RULES_FIELD, HTTP_SHADOW_FIELD);
+            super::http(HTTP_FILTER, any_of::<http_rbac::Rbac>(bytes))
+        })
+        .collect()
+}
+
+/// Network filters of a pod, refusing ones first.
+pub(crate) fn network_filters(view: &View<'_>) -> Vec<listener::Filter> {
+    rules(view, Layer::Tcp)
+        .into_iter()
+        .map(|rules| {
+            let base = network_rbac::Rbac {
+                stat_prefix: "tcp.".to_owned(),
+                shadow_rules_stat_prefix: shadow_prefix(&rules),
+                ..Default::default()
+            };
+            let bytes = encode(&base, &rules, NETWORK_RULES_FIELD, NETWORK_SHADOW_FIELD);
+            super::network(NETWORK_FILTER, any_of::<network_rbac::Rbac>(bytes))
+        })
+        .collect()
+}
+
+fn shadow_prefix(rules: &Rules) -> String {
+    match (&rules.shadow, rules.effect) {
+        (None, _) => String::new(),
+        (Some(_), Effect::Allow) => "istio_dry_run_allow_".to_owned(),
+        (Some(_), Effect::Deny) => "istio_dry_run_deny_".to_owned(),
+    }
+}
+
+fn encode(base: &impl Message, rules: &Rules, enforced_field: u32, shadow_field: u32) -> Vec<u8> {
+    let mut bytes = base.encode_to_vec();
+    for (field, policies) in [(enforced_field, &rules.enforced), (shadow_field, &rules.shadow)] {
+        let Some(policies) = policies else { continue };
+        let action = match rules.effect {
+            Effect::Allow => rbac::Action::Allow,
+            Effect::Deny => rbac::Action::Deny,
+        };
+        let empty = proto::Rbac { action: action.into(), ..Default::default() };
+        let encoded = encode_with_map(&empty, POLICIES_FIELD, policies);
+        prost::encoding::bytes::encode(field, &encoded, &mut bytes);
+    }
+    bytes
+}
+
+fn rules(view: &View<'_>, layer: Layer) -> Vec<Rules> {
+    let AccessPolicies { custom, deny, allow, .. } =
+        security::access_policies(view.snapshot, &view.proxy.namespace, &view.proxy.labels);
+    // No provider can be configured yet, and an unknown provider refuses: what CUSTOM selects is denied.
+    let groups = [(Effect::Deny, custom), (Effect::Deny, deny), (Effect::Allow, allow)];
+    groups.into_iter().filter_map(|(effect, policies)| group(view, effect, &policies, layer)).collect()
+}
+
+fn group(view: &View<'_>, effect: Effect, policies: &[&Config<AuthorizationPolicy>], layer: Layer) -> Option<Rules> {
+    let compile = |dry_run: bool| {
+        let chosen: Vec<_> = policies.iter().filter(|it| it.dry_run == dry_run).collect();
+        let mut compiled: Vec<(String, Policy)> = chosen.iter().flat_map(|it| of_policy(view, effect, it, layer)).collect();
+        compiled.sort_by(|(a, _), (b, _)| a.cmp(b));
+        // An allowing filter without policies refuses everything, which is what an ALLOW policy without rules asks for.
+        let is_needed = match effect {
+            Effect::Allow => !chosen.is_empty(),
+            Effect::Deny => !compiled.is_empty(),
+        };
+        is_needed.then_some(compiled)
+    };
+    let (enforced, shadow) = (compile(false), compile(true));
+    (enforced.is_some() || shadow.is_some()).then_some(Rules { effect, enforced, shadow })
+}
+
+fn of_policy(view: &View<'_>, effect: Effect, policy: &Config<AuthorizationPolicy>, layer: Layer) -> Vec<(String, Policy)> {
+    let compiled = policy.spec.rules.iter().enumerate().filter_map(|(index, rule)| {
+        let name = format!("ns[{}]-policy[{}]-rule[{index}]", policy.namespace, policy.name);
+        of_rule(view, effect, &policy.namespace, rule, layer).map(|it| (name, it))
+    });
+    compiled.collect()
+}
+
+/// None when the rule can never match.
+fn of_rule(view: &View<'_>, effect: Effect, namespace: &str, rule: &Rule, layer: Layer) -> Option<Policy> {
+    let scope = attribute::Scope { mesh: view.mesh, namespace, layer, effect };
+    let mut common_permissions = Vec::new();
+    let mut common_principals = Vec::new();
+    for condition in &rule.when {
+        match scope.condition(condition) {
+            Ok(attribute::Matcher::Permission(it)) => common_permissions.push(it),
+            Ok(attribute::Matcher::Principal(it)) => common_principals.push(it),
+            Err(attribute::NotExpressible) if effect == Effect::Deny => {}
+            Err(attribute::NotExpressible) => return None,
+        }
+    }
+    let mut permissions = Vec::new();
+    for to in &rule.to {
+        if let Ok(found) = scope.operation(&to.operation) {
+            permissions.push(all_permissions(found.into_iter().chain(common_permissions.iter().cloned()).collect()));
+        }
+    }
+    let mut principals = Vec::new();
+    for from in &rule.from {
+        if let Ok(found) = scope.source(&from.source) {
+            principals.push(all_principals(found.into_iter().chain(common_principals.iter().cloned()).collect()));
+        }
+    }
+    if rule.to.is_empty() {
+        permissions.push(all_permissions(common_permissions));
+    }
+    if rule.from.is_empty() {
+        principals.push(all_principals(common_principals));
+    }
+    (!permissions.is_empty() && !principals.is_empty()).then(|| Policy { permissions, principals, ..Default::default() })
+}
+
+fn all_permissions(rules: Vec<Permission>) -> Permission {
+    let rule = if rules.is_empty() { permission::Rule::Any(true) } else { permission::Rule::AndRules(permission::Set { rules }) };
+    Permission { rule: Some(rule) }
+}
+
+fn all_principals(ids: Vec<Principal>) -> Principal {
+    let identifier =
+        if ids.is_empty() { principal::Identifier::Any(true) } else { principal::Identifier::AndIds(principal::Set { ids }) };
+    Principal { identifier: Some(identifier) }
+}

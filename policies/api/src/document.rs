@@ -1,0 +1,1 @@
+//! YAML files as documents whose fields know their line.
