@@ -36,7 +36,9 @@ pub struct Balancer {
 #[derive(Debug)]
 enum Policy {
     RoundRobin,
-    LeastRequest { choices: u32 },
+    LeastRequest {
+        choices: u32,
+    },
     Random,
     /// One ring for each priority.
     Ring(Vec<Ring>),
@@ -65,7 +67,8 @@ impl Balancer {
         if let Some(previous) = previous {
             known.extend(previous.hosts.iter().map(|host| (&host.endpoint.address, &host.state)));
         }
-        let (mut hosts, mut by_priority) = (Vec::with_capacity(endpoints.len()), BTreeMap::<u32, PriorityGroup>::new());
+        let (mut hosts, mut by_priority) =
+            (Vec::with_capacity(endpoints.len()), BTreeMap::<u32, PriorityGroup>::new());
         for locality in &endpoints.localities {
             let group = by_priority.entry(locality.priority).or_default();
             let mut indexes = Vec::with_capacity(locality.endpoints.len());
@@ -79,8 +82,19 @@ impl Balancer {
         }
         let priorities: Vec<PriorityGroup> = by_priority.into_values().collect();
         let policy = Policy::new(&cluster.lb, &priorities, &hosts);
-        let overprovisioning = endpoints.overprovisioning_percent.unwrap_or(cluster.locality_lb.overprovisioning_percent).max(100);
-        Self { hosts, priorities, policy, locality: cluster.locality_lb, overprovisioning, outlier: cluster.outlier.clone(), turn: AtomicUsize::new(0) }
+        let overprovisioning = endpoints
+            .overprovisioning_percent
+            .unwrap_or(cluster.locality_lb.overprovisioning_percent)
+            .max(100);
+        Self {
+            hosts,
+            priorities,
+            policy,
+            locality: cluster.locality_lb,
+            overprovisioning,
+            outlier: cluster.outlier.clone(),
+            turn: AtomicUsize::new(0),
+        }
     }
 
     /// All endpoints, in or out of service.
@@ -92,10 +106,18 @@ impl Balancer {
     /// The endpoint for one attempt; `None` when none serves.
     pub fn pick(&self, context: &PickContext<'_>, rng: &mut impl Rng) -> Option<&Host> {
         let random = context.hash.unwrap_or_else(|| rng.random());
-        let (priority, mode) = choose(&self.priorities, &self.hosts, &self.locality, self.overprovisioning, context.now_ms, random)?;
+        let (priority, mode) = choose(
+            &self.priorities,
+            &self.hosts,
+            &self.locality,
+            self.overprovisioning,
+            context.now_ms,
+            random,
+        )?;
         let group = &self.priorities[priority];
         let pool = if self.locality.weighted_localities {
-            choose_locality(group, &self.hosts, mode, self.overprovisioning, context.now_ms, rng.random()).unwrap_or(&group.hosts)
+            choose_locality(group, &self.hosts, mode, self.overprovisioning, context.now_ms, rng.random())
+                .unwrap_or(&group.hosts)
         } else {
             &group.hosts
         };
@@ -103,7 +125,11 @@ impl Balancer {
         let fresh = |host: &Host| !context.previous.contains(&host.endpoint.address);
         let mut second_best = None;
         for look in 0..LOOKS_MAX {
-            let Some(host) = self.propose(priority, pool, context.hash, look, rng).map(|i| &self.hosts[i as usize]) else { break };
+            let Some(host) =
+                self.propose(priority, pool, context.hash, look, rng).map(|i| &self.hosts[i as usize])
+            else {
+                break;
+            };
             if fits(host) {
                 if fresh(host) {
                     return Some(host);
@@ -113,17 +139,36 @@ impl Balancer {
         }
         // Chance did not find one: look through all, from a chance beginning.
         let start = rng.random_range(0..pool.len().max(1));
-        let mut rest = pool.iter().cycle().skip(start).take(pool.len()).map(|i| &self.hosts[*i as usize]).filter(|h| fits(h));
+        let mut rest = pool
+            .iter()
+            .cycle()
+            .skip(start)
+            .take(pool.len())
+            .map(|i| &self.hosts[*i as usize])
+            .filter(|h| fits(h));
         rest.clone().find(|h| fresh(h)).or(second_best).or_else(|| rest.next())
     }
 
     /// Tells how a request to `host` ended. Returns the ejection when this made the host be ejected.
-    pub fn report(&self, host: &HostState, outcome: Outcome, now_ms: u64, rng: &mut impl Rng) -> Option<Ejection> {
+    pub fn report(
+        &self,
+        host: &HostState,
+        outcome: Outcome,
+        now_ms: u64,
+        rng: &mut impl Rng,
+    ) -> Option<Ejection> {
         let rules = self.outlier.as_ref()?;
         outlier::report(rules, &self.hosts, host, outcome, now_ms, rng.random_range(0..100))
     }
 
-    fn propose(&self, priority: usize, pool: &[u32], hash: Option<u64>, look: usize, rng: &mut impl Rng) -> Option<u32> {
+    fn propose(
+        &self,
+        priority: usize,
+        pool: &[u32],
+        hash: Option<u64>,
+        look: usize,
+        rng: &mut impl Rng,
+    ) -> Option<u32> {
         match &self.policy {
             Policy::RoundRobin => self.in_turn(pool, rng),
             Policy::Random => self.by_chance(pool, rng),
@@ -190,10 +235,15 @@ impl Policy {
             LbPolicy::RoundRobin { .. } => Self::RoundRobin,
             LbPolicy::LeastRequest { choices, .. } => Self::LeastRequest { choices: *choices },
             LbPolicy::Random | LbPolicy::ClusterProvided => Self::Random,
-            LbPolicy::RingHash { ring_size_min, ring_size_max, .. } => {
-                Self::Ring(priorities.iter().map(|group| Ring::new(&named(group), *ring_size_min, *ring_size_max)).collect())
+            LbPolicy::RingHash { ring_size_min, ring_size_max, .. } => Self::Ring(
+                priorities
+                    .iter()
+                    .map(|group| Ring::new(&named(group), *ring_size_min, *ring_size_max))
+                    .collect(),
+            ),
+            LbPolicy::Maglev { table_size, .. } => {
+                Self::Maglev(priorities.iter().map(|group| Maglev::new(&named(group), *table_size)).collect())
             }
-            LbPolicy::Maglev { table_size, .. } => Self::Maglev(priorities.iter().map(|group| Maglev::new(&named(group), *table_size)).collect()),
         }
     }
 }

@@ -18,7 +18,9 @@ impl Maglev {
         let heaviest = hosts.iter().map(|(_, _, weight)| *weight).max().unwrap_or(1).max(1);
         let mut walks: Vec<(u64, u64, u64)> = hosts
             .iter()
-            .map(|(_, name, _)| (xxh64(name.as_bytes(), 0) % size, xxh64(name.as_bytes(), 1) % (size - 1).max(1) + 1, 0))
+            .map(|(_, name, _)| {
+                (xxh64(name.as_bytes(), 0) % size, xxh64(name.as_bytes(), 1) % (size - 1).max(1) + 1, 0)
+            })
             .collect();
         let mut table = vec![u32::MAX; size as usize];
         let mut filled = 0;
@@ -51,7 +53,8 @@ impl Maglev {
 
     /// The host for a hash; `attempt` gives others.
     pub(crate) fn get(&self, hash: u64, attempt: usize) -> Option<u32> {
-        let hash = if attempt == 0 { hash } else { hash ^ !(attempt as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) };
+        let hash =
+            if attempt == 0 { hash } else { hash ^ !(attempt as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) };
         (!self.table.is_empty()).then(|| self.table[(hash % self.table.len() as u64) as usize])
     }
 }

@@ -53,14 +53,24 @@ impl EjectionCause {
 }
 
 /// Counts an outcome; ejects `host` out of `all` when its limit is reached. `random` is in `[0, 100)`.
-pub(crate) fn report(rules: &OutlierDetection, all: &[Host], host: &HostState, outcome: Outcome, now_ms: u64, random: u8) -> Option<Ejection> {
+pub(crate) fn report(
+    rules: &OutlierDetection,
+    all: &[Host],
+    host: &HostState,
+    outcome: Outcome,
+    now_ms: u64,
+    random: u8,
+) -> Option<Ejection> {
     let cause = count(rules, host, outcome, random)?;
     if host.ejected_until(now_ms).is_some() || !room_for_ejection(rules, all, host, now_ms) {
         return None;
     }
     forgive(rules, host, now_ms);
     let times = host.ejections.fetch_add(1, Relaxed) + 1;
-    let length = rules.base_ejection_time.saturating_mul(times).min(rules.max_ejection_time.max(rules.base_ejection_time));
+    let length = rules
+        .base_ejection_time
+        .saturating_mul(times)
+        .min(rules.max_ejection_time.max(rules.base_ejection_time));
     let until_ms = now_ms.saturating_add(millis(length)).max(now_ms + 1);
     host.ejected_until_ms.store(until_ms, Relaxed);
     host.forgiven_ms.store(until_ms, Relaxed);

@@ -31,10 +31,26 @@ impl PriorityGroup {
 }
 
 /// Chooses the priority. Each takes `health × overprovisioning` of what those before it left over (Envoy, "Priority levels").
-pub(crate) fn choose(groups: &[PriorityGroup], all: &[Host], rules: &LocalityLb, overprovisioning: u32, now_ms: u64, random: u64) -> Option<(usize, Mode)> {
-    let health: Vec<u64> = groups.iter().map(|group| {
-        if group.hosts.is_empty() { 0 } else { (group.in_service(all, now_ms) as u64 * u64::from(overprovisioning) / group.hosts.len() as u64).min(100) }
-    }).collect();
+pub(crate) fn choose(
+    groups: &[PriorityGroup],
+    all: &[Host],
+    rules: &LocalityLb,
+    overprovisioning: u32,
+    now_ms: u64,
+    random: u64,
+) -> Option<(usize, Mode)> {
+    let health: Vec<u64> = groups
+        .iter()
+        .map(|group| {
+            if group.hosts.is_empty() {
+                0
+            } else {
+                (group.in_service(all, now_ms) as u64 * u64::from(overprovisioning)
+                    / group.hosts.len() as u64)
+                    .min(100)
+            }
+        })
+        .collect();
     let total: u64 = health.iter().sum::<u64>().min(100);
     if total == 0 {
         // Nobody serves: the first priority that has endpoints, in panic if that is allowed.
@@ -56,7 +72,14 @@ pub(crate) fn choose(groups: &[PriorityGroup], all: &[Host], rules: &LocalityLb,
 }
 
 /// Chooses a locality of a priority by weight and health; `None`: all its hosts alike.
-pub(crate) fn choose_locality<'a>(group: &'a PriorityGroup, all: &[Host], mode: Mode, overprovisioning: u32, now_ms: u64, random: u64) -> Option<&'a [u32]> {
+pub(crate) fn choose_locality<'a>(
+    group: &'a PriorityGroup,
+    all: &[Host],
+    mode: Mode,
+    overprovisioning: u32,
+    now_ms: u64,
+    random: u64,
+) -> Option<&'a [u32]> {
     let effective = |locality: &LocalityGroup| -> u64 {
         let weight = u64::from(locality.weight.unwrap_or(0));
         if mode == Mode::Panic {
