@@ -59,7 +59,12 @@ impl SpiffeId {
         namespace: &str,
         service_account: &str,
     ) -> Result<Self, InvalidSpiffeId> {
-        format!("{SCHEME}{trust_domain}/ns/{namespace}/sa/{service_account}").parse()
+        let id: Self = format!("{SCHEME}{trust_domain}/ns/{namespace}/sa/{service_account}").parse()?;
+        // A slash in a name would make a valid identity of somebody else.
+        let exact = id.trust_domain() == trust_domain
+            && id.namespace() == Some(namespace)
+            && id.service_account() == Some(service_account);
+        if exact { Ok(id) } else { Err(InvalidSpiffeId::Path) }
     }
 
     /// The whole identity as written in certificates.
@@ -171,6 +176,22 @@ mod tests {
         assert_eq!(id.service_account(), Some("bookinfo-reviews"));
         assert_eq!(id.principal(), "cluster.local/ns/default/sa/bookinfo-reviews");
         assert_eq!(SpiffeId::workload("cluster.local", "default", "bookinfo-reviews"), Ok(id));
+    }
+
+    #[test]
+    fn names_with_slashes_make_nobody() {
+        for (domain, namespace, account) in [
+            ("d", "a/b", "c"),
+            ("d", "a", "b/c"),
+            ("d/ns/a", "b", "c"),
+            ("d", "", "c"),
+            ("d", "a/sa/b/ns", "c"),
+        ] {
+            assert!(
+                SpiffeId::workload(domain, namespace, account).is_err(),
+                "{domain} {namespace} {account}"
+            );
+        }
     }
 
     #[test]
