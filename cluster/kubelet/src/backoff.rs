@@ -43,10 +43,7 @@ pub(crate) fn advance(backoff: Option<&Backoff>, failed: Timestamp, now: Timesta
 
 /// `time` plus `wait`, held at the end of representable time.
 pub(crate) fn after(time: Timestamp, wait: Duration) -> Timestamp {
-    SignedDuration::try_from(wait)
-        .ok()
-        .and_then(|wait| time.checked_add(wait).ok())
-        .unwrap_or(Timestamp::MAX)
+    SignedDuration::try_from(wait).ok().and_then(|wait| time.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
 }
 
 /// The time from `now` until `then`, zero when it has passed.

@@ -4,7 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use cluster_containers::{ContainerState as RuntimeState, ContainerStatus, Exit as RuntimeExit, Sandbox as RuntimeSandbox};
+use cluster_containers::{
+    ContainerState as RuntimeState, ContainerStatus, Exit as RuntimeExit, Sandbox as RuntimeSandbox,
+};
 use jiff::Timestamp;
 use std::net::IpAddr;
 
@@ -49,14 +51,16 @@ pub(crate) fn reconcile(
     let epoch = state.epoch;
     for status in containers {
         let seen = state.container_mut(&status.name);
-        let newest = containers.iter().filter(|other| other.name == status.name).map(|other| other.attempt).max();
+        let newest =
+            containers.iter().filter(|other| other.name == status.name).map(|other| other.attempt).max();
         if newest != Some(status.attempt) || seen.is_past(status) {
             continue;
         }
         adopt(seen, status, epoch, now);
     }
     for (name, seen) in &mut state.containers {
-        let known = containers.iter().any(|status| seen.id() == Some(status.id.as_str()) && status.name == *name);
+        let known =
+            containers.iter().any(|status| seen.id() == Some(status.id.as_str()) && status.name == *name);
         if known {
             continue;
         }
@@ -194,7 +198,12 @@ mod tests {
             started_at: Some(at(1)),
             finished_at: at(5),
         };
-        reconcile(&mut state, Some((&sandbox(), None)), &[status("a", 0, "aa", RuntimeState::Exited(exit))], at(9));
+        reconcile(
+            &mut state,
+            Some((&sandbox(), None)),
+            &[status("a", 0, "aa", RuntimeState::Exited(exit))],
+            at(9),
+        );
         assert!(matches!(&state.container("a").life, Life::Exited(exit) if exit.code == 3));
         assert_eq!(state.sandbox, Sandbox::Absent);
     }
@@ -203,7 +212,9 @@ mod tests {
     fn after_a_reboot_everything_is_lost_and_said_so() {
         let mut state = running_state("aa");
         reconcile(&mut state, None, &[], at(9));
-        assert!(matches!(&state.container("a").life, Life::Exited(exit) if exit.reason == "ContainerStatusUnknown"));
+        assert!(
+            matches!(&state.container("a").life, Life::Exited(exit) if exit.reason == "ContainerStatusUnknown")
+        );
     }
 
     #[test]

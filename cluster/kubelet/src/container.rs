@@ -5,7 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cluster_containers::{ContainerId, ContainerSpec, Error as RuntimeError, Image, Resources, Seccomp, User};
+use cluster_containers::{
+    ContainerId, ContainerSpec, Error as RuntimeError, Image, Resources, Seccomp, User,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SecurityContext};
 
@@ -14,11 +16,11 @@ use crate::events::Severity;
 use crate::field::Addresses;
 use crate::node::Node;
 use crate::objects::Snapshot;
+use crate::pod;
 use crate::resolv;
 use crate::resources::{CPU_PERIOD_MICROS, Limits};
 use crate::state::Exit;
 use crate::volumes::mounts::{Managed, MountError, mounts};
-use crate::pod;
 
 /// Where a container writes why it ended, unless it says otherwise (Kubernetes default).
 const TERMINATION_PATH_DEFAULT: &str = "/dev/termination-log";
@@ -62,9 +64,11 @@ impl Launch {
     /// Creates and starts the instance, reporting each step as an event.
     pub(crate) async fn run(&self) -> Result<Launched, LaunchError> {
         let image = self.image().await?;
-        let spec = self.spec(&image).await.map_err(|message| self.refused("CreateContainerConfigError", message))?;
+        let spec =
+            self.spec(&image).await.map_err(|message| self.refused("CreateContainerConfigError", message))?;
         let created = self.node.runtime.create_container(spec).await;
-        let id = created.map_err(|error| self.refused(error.reason(), base_types::ErrorChain(&error).to_string()))?;
+        let id = created
+            .map_err(|error| self.refused(error.reason(), base_types::ErrorChain(&error).to_string()))?;
         let name = &self.container.name;
         self.event(Severity::Normal, "Created", format!("Created container: {name}"));
         if let Err(error) = self.node.runtime.start_container(&id).await {
@@ -75,7 +79,9 @@ impl Launch {
         let started_at = match self.node.runtime.container_status(&id).await {
             Ok(status) => match status.state {
                 cluster_containers::ContainerState::Running { started_at, .. } => started_at,
-                cluster_containers::ContainerState::Exited(exit) => exit.started_at.unwrap_or(exit.finished_at),
+                cluster_containers::ContainerState::Exited(exit) => {
+                    exit.started_at.unwrap_or(exit.finished_at)
+                }
                 cluster_containers::ContainerState::Created => Timestamp::now(),
             },
             Err(_) => Timestamp::now(),
@@ -142,7 +148,9 @@ impl Launch {
         let (pod, container) = (&self.pod, &self.container);
         let env = self.environment().map_err(|error| error.to_string())?;
         let pod_dir = self.node.pod_dir(pod::uid(pod));
-        let managed = self.managed_files(&pod_dir).map_err(|error| format!("cannot write files of the pod: {error}"))?;
+        let managed = self
+            .managed_files(&pod_dir)
+            .map_err(|error| format!("cannot write files of the pod: {error}"))?;
         let mounts = mounts(&pod_dir, pod, container, &env, &managed)
             .map_err(|error: MountError| error.to_string())?;
         let of_pod = pod::spec(pod).and_then(|spec| spec.security_context.as_ref());
@@ -150,7 +158,8 @@ impl Launch {
         let user = user(of_pod, of_container)?;
         self.check_root(of_pod, of_container, image, &user).await?;
         let words = |list: &Option<Vec<String>>| -> Vec<String> {
-            let lookup = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+            let lookup =
+                |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
             list.iter().flatten().map(|word| expand(word, lookup)).collect()
         };
         let (command, args) = (words(&container.command), words(&container.args));
@@ -170,7 +179,8 @@ impl Launch {
             privileged: of_container.and_then(|context| context.privileged) == Some(true),
             caps_add: capabilities.and_then(|list| list.add.clone()).unwrap_or_default(),
             caps_drop: capabilities.and_then(|list| list.drop.clone()).unwrap_or_default(),
-            no_new_privileges: of_container.and_then(|context| context.allow_privilege_escalation) == Some(false),
+            no_new_privileges: of_container.and_then(|context| context.allow_privilege_escalation)
+                == Some(false),
             seccomp: seccomp(of_pod, of_container)?,
             mounts,
             resources: self.resources(),
@@ -291,7 +301,11 @@ impl Launch {
 }
 
 fn termination_path(container: &Container) -> &str {
-    container.termination_message_path.as_deref().filter(|path| !path.is_empty()).unwrap_or(TERMINATION_PATH_DEFAULT)
+    container
+        .termination_message_path
+        .as_deref()
+        .filter(|path| !path.is_empty())
+        .unwrap_or(TERMINATION_PATH_DEFAULT)
 }
 
 /// The file outside of the container that receives its termination message.
@@ -301,7 +315,9 @@ pub(crate) fn termination_file(pod_dir: &Path, container: &str, attempt: u32) ->
 
 fn user(of_pod: Option<&PodSecurityContext>, of_container: Option<&SecurityContext>) -> Result<User, String> {
     let id = |value: Option<i64>| -> Result<Option<u32>, String> {
-        value.map(|value| u32::try_from(value).map_err(|_| format!("invalid user or group id {value}"))).transpose()
+        value
+            .map(|value| u32::try_from(value).map_err(|_| format!("invalid user or group id {value}")))
+            .transpose()
     };
     let either = |container: Option<i64>, pod: Option<i64>| id(container.or(pod));
     let groups = of_pod.and_then(|context| context.supplemental_groups.clone()).unwrap_or_default();
@@ -315,7 +331,10 @@ fn user(of_pod: Option<&PodSecurityContext>, of_container: Option<&SecurityConte
             of_container.and_then(|context| context.run_as_group),
             of_pod.and_then(|context| context.run_as_group),
         )?,
-        supplemental: groups.map(|group| id(Some(group))).filter_map(Result::transpose).collect::<Result<_, _>>()?,
+        supplemental: groups
+            .map(|group| id(Some(group)))
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -346,13 +365,15 @@ mod tests {
             "seccompProfile": {"type": "RuntimeDefault"}}))
         .unwrap();
         let own: SecurityContext =
-            serde_json::from_value(json!({"runAsUser": 1337, "seccompProfile": {"type": "Unconfined"}})).unwrap();
+            serde_json::from_value(json!({"runAsUser": 1337, "seccompProfile": {"type": "Unconfined"}}))
+                .unwrap();
         let both = user(Some(&pod), Some(&own)).unwrap();
         assert_eq!((both.uid, both.gid, both.supplemental), (Some(1337), Some(2000), vec![5, 1337]));
         assert_eq!(seccomp(Some(&pod), None), Ok(Seccomp::RuntimeDefault));
         assert_eq!(seccomp(Some(&pod), Some(&own)), Ok(Seccomp::Unconfined));
         let local: SecurityContext =
-            serde_json::from_value(json!({"runAsUser": -1, "seccompProfile": {"type": "Localhost"}})).unwrap();
+            serde_json::from_value(json!({"runAsUser": -1, "seccompProfile": {"type": "Localhost"}}))
+                .unwrap();
         assert!(user(None, Some(&local)).is_err() && seccomp(None, Some(&local)).is_err());
     }
 }

@@ -37,7 +37,8 @@ pub(crate) fn build(container: &Container, sources: &Sources<'_>) -> Result<Vec<
     let mut env = Environment::default();
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
-        let configs = from.config_map_ref.as_ref().map(|source| (RefKind::ConfigMap, &source.name, source.optional));
+        let configs =
+            from.config_map_ref.as_ref().map(|source| (RefKind::ConfigMap, &source.name, source.optional));
         let secrets = from.secret_ref.as_ref().map(|source| (RefKind::Secret, &source.name, source.optional));
         for (kind, name, optional) in configs.into_iter().chain(secrets) {
             let Some(data) = sources.objects.get(kind, name) else {
@@ -87,8 +88,9 @@ fn resolve(
     }
     if let Some(reference) = &source.resource_field_ref {
         let named = reference.container_name.as_deref().filter(|name| !name.is_empty());
-        let container =
-            named.and_then(|name| crate::pod::container(sources.pod, name)).map_or(container, |(_, found)| found);
+        let container = named
+            .and_then(|name| crate::pod::container(sources.pod, name))
+            .map_or(container, |(_, found)| found);
         return resources::field(
             container,
             &reference.resource,
@@ -285,7 +287,8 @@ mod tests {
     #[test]
     fn absent_objects_and_keys_have_kubernetes_words() {
         let objects = Snapshot::default().with(RefKind::ConfigMap, "conf", &[]);
-        let from = |source: serde_json::Value| json!({"name": "c", "env": [{"name": "A", "valueFrom": source}]});
+        let from =
+            |source: serde_json::Value| json!({"name": "c", "env": [{"name": "A", "valueFrom": source}]});
         let error = |source| built(from(source), &objects).unwrap_err().to_string();
         assert_eq!(
             error(json!({"configMapKeyRef": {"name": "none", "key": "k"}})),
@@ -314,6 +317,8 @@ mod tests {
         assert_eq!(with["MY_DB_PORT_5432_TCP"], "tcp://10.96.0.9:5432");
         assert!(!with.contains_key("HEADLESS_SERVICE_HOST"));
         let without = service_variables(services.iter(), "ns", false);
-        assert!(!without.contains_key("MY_DB_SERVICE_HOST") && without.contains_key("KUBERNETES_SERVICE_HOST"));
+        assert!(
+            !without.contains_key("MY_DB_SERVICE_HOST") && without.contains_key("KUBERNETES_SERVICE_HOST")
+        );
     }
 }

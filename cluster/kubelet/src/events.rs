@@ -53,7 +53,8 @@ impl Events {
     /// Starts the writer; it ends when the last clone is dropped.
     pub(crate) fn start(client: Client, node_name: &str) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
-        let writer = Writer { client, host: node_name.to_owned(), seen: HashMap::new(), order: VecDeque::new() };
+        let writer =
+            Writer { client, host: node_name.to_owned(), seen: HashMap::new(), order: VecDeque::new() };
         tokio::spawn(writer.run(waiting));
         Self { queue }
     }
@@ -64,7 +65,14 @@ impl Events {
     }
 
     /// Reports something about one container of a pod.
-    pub(crate) fn container(&self, pod: &Pod, container: &str, severity: Severity, reason: &str, message: String) {
+    pub(crate) fn container(
+        &self,
+        pod: &Pod,
+        container: &str,
+        severity: Severity,
+        reason: &str,
+        message: String,
+    ) {
         let list = match pod::container(pod, container) {
             Some((pod::Kind::App, _)) => "containers",
             _ => "initContainers",
@@ -180,7 +188,10 @@ impl Writer {
             count: Some(1),
             first_timestamp: Some(now.clone()),
             last_timestamp: Some(now),
-            source: Some(EventSource { component: Some("kubelet".to_owned()), host: Some(self.host.clone()) }),
+            source: Some(EventSource {
+                component: Some("kubelet".to_owned()),
+                host: Some(self.host.clone()),
+            }),
             reporting_component: Some("kubelet".to_owned()),
             reporting_instance: Some(self.host.clone()),
             ..Event::default()

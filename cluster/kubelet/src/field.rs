@@ -27,9 +27,9 @@ pub(crate) fn value(pod: &Pod, path: &str, addresses: Addresses) -> Option<Strin
         "metadata.labels" => lines(pod.metadata.labels.as_ref()),
         "metadata.annotations" => lines(pod.metadata.annotations.as_ref()),
         "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
-        "spec.serviceAccountName" => spec
-            .and_then(|spec| spec.service_account_name.clone())
-            .unwrap_or_else(|| "default".to_owned()),
+        "spec.serviceAccountName" => {
+            spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_else(|| "default".to_owned())
+        }
         "status.hostIP" | "status.hostIPs" => addresses.host.to_string(),
         "status.podIP" | "status.podIPs" => addresses.pod.map(|ip| ip.to_string()).unwrap_or_default(),
         _ => {
@@ -47,7 +47,8 @@ pub(crate) fn value(pod: &Pod, path: &str, addresses: Addresses) -> Option<Strin
 
 /// `key="value"` lines in key order, quoted as Go quotes.
 fn lines(map: Option<&BTreeMap<String, String>>) -> String {
-    let lines: Vec<_> = map.into_iter().flatten().map(|(key, value)| format!("{key}={}", quoted(value))).collect();
+    let lines: Vec<_> =
+        map.into_iter().flatten().map(|(key, value)| format!("{key}={}", quoted(value))).collect();
     lines.join("\n")
 }
 

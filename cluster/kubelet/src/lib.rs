@@ -129,7 +129,8 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
 
     let writer = reflector::store::Writer::<Service>::default();
     let services = writer.as_reader();
-    let follow = reflector(writer, watcher(Api::all(client.clone()), watcher::Config::default()).default_backoff());
+    let follow =
+        reflector(writer, watcher(Api::all(client.clone()), watcher::Config::default()).default_backoff());
     let follow = AbortOnDropHandle::new(tokio::spawn(follow.for_each(|_| std::future::ready(()))));
 
     let capacity = registration::capacity(&config.capacity, &config.data_dir);

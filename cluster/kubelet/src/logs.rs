@@ -56,10 +56,22 @@ impl<'a> Line<'a> {
 // === impl Selection ===
 
 impl Selection {
+    /// Lines not older than `since`, of one stream or of both, up to `bytes_left` bytes, with or without their times.
+    pub(crate) fn new(
+        since: Option<Timestamp>,
+        timestamps: bool,
+        bytes_left: Option<u64>,
+        stream: Option<String>,
+    ) -> Self {
+        Self { since, timestamps, bytes_left, stream, continued: false }
+    }
+
     /// Appends what the reader sees of `line` to `out`; false once the reader has had enough.
     pub(crate) fn show(&mut self, line: &[u8], out: &mut Vec<u8>) -> bool {
         let Some(line) = Line::parse(line) else { return true };
-        if self.stream.as_ref().is_some_and(|stream| stream.as_bytes() != line.stream) || !self.is_recent(&line) {
+        if self.stream.as_ref().is_some_and(|stream| stream.as_bytes() != line.stream)
+            || !self.is_recent(&line)
+        {
             return true;
         }
         let start = out.len();
@@ -185,7 +197,8 @@ mod tests {
         let text: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
         std::fs::write(&path, &text).unwrap();
         let mut file = File::open(&path).unwrap();
-        let mut tail = |lines| text[usize::try_from(tail_offset(&mut file, lines).unwrap()).unwrap()..].to_owned();
+        let mut tail =
+            |lines| text[usize::try_from(tail_offset(&mut file, lines).unwrap()).unwrap()..].to_owned();
         assert_eq!(tail(0), "");
         assert_eq!(tail(1), "line 19999\n");
         assert_eq!(tail(10_000).lines().next(), Some("line 10000"));

@@ -42,6 +42,7 @@ pub(crate) struct Node {
 #[derive(Clone, Default)]
 pub(crate) struct Pods {
     entries: Arc<Mutex<HashMap<String, PodEntry>>>,
+    news: Arc<tokio::sync::Notify>,
 }
 
 /// A pod as its worker last published it.
@@ -78,11 +79,25 @@ impl Pods {
     pub(crate) fn publish(&self, pod: &Arc<Pod>, state: &PodState) {
         let entry = PodEntry { pod: pod.clone(), state: Arc::new(state.clone()) };
         self.entries.lock().insert(pod::uid(pod).to_owned(), entry);
+        self.news.notify_waiters();
     }
 
     /// Forgets a pod.
     pub(crate) fn remove(&self, uid: &str) {
         self.entries.lock().remove(uid);
+        self.news.notify_waiters();
+    }
+
+    /// Completes at the next change of any pod after this call.
+    pub(crate) fn changed(&self) -> std::pin::Pin<Box<tokio::sync::futures::OwnedNotified>> {
+        let mut news = Box::pin(self.news.clone().notified_owned());
+        news.as_mut().enable();
+        news
+    }
+
+    /// The pod of that UID.
+    pub(crate) fn get(&self, uid: &str) -> Option<PodEntry> {
+        self.entries.lock().get(uid).cloned()
     }
 
     /// The pod of that name; while one is being replaced, the one that is not ending.
@@ -92,7 +107,8 @@ impl Pods {
             .values()
             .filter(|entry| pod::namespace(&entry.pod) == namespace && pod::name(&entry.pod) == name);
         let first = named.next()?;
-        let best = named.fold(first, |best, entry| if best.state.termination.is_some() { entry } else { best });
+        let best =
+            named.fold(first, |best, entry| if best.state.termination.is_some() { entry } else { best });
         Some(best.clone())
     }
 

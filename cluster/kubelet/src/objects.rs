@@ -129,7 +129,8 @@ impl Snapshot {
 
     #[cfg(test)]
     pub(crate) fn with(mut self, kind: RefKind, name: &str, entries: &[(&str, &str)]) -> Self {
-        let entries = entries.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect();
+        let entries =
+            entries.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect();
         self.objects.insert(Ref { kind, name: name.to_owned() }, Arc::new(Data { entries }));
         self
     }
@@ -267,7 +268,8 @@ impl From<ConfigMap> for Data {
 
 impl From<Secret> for Data {
     fn from(object: Secret) -> Self {
-        let text = object.string_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
+        let text =
+            object.string_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
         let binary = object.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0));
         Self { entries: binary.chain(text).collect() }
     }

@@ -69,7 +69,12 @@ pub(crate) fn plan(pod: &Pod, state: &PodState, now: Timestamp) -> Plan {
 }
 
 /// The termination in force, given what the API says: a later request may only shorten the deadline.
-pub(crate) fn termination(pod: &Pod, vanished: bool, state: &PodState, now: Timestamp) -> Option<Termination> {
+pub(crate) fn termination(
+    pod: &Pod,
+    vanished: bool,
+    state: &PodState,
+    now: Timestamp,
+) -> Option<Termination> {
     let wanted = if vanished {
         Some(Termination { reason: TerminationReason::Vanished, deadline: after(now, GRACE_MIN) })
     } else if let Some(deletion) = pod::deletion(pod) {

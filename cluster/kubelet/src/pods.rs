@@ -26,7 +26,13 @@ pub(crate) async fn run(node: Arc<Node>, shutdown: CancellationToken) {
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", node.name));
     let mut objects = watcher(api, config).default_backoff().boxed();
     let mut happenings = node.runtime.events();
-    let mut pods = Pods { node, shutdown: shutdown.clone(), workers: HashMap::new(), listed: HashSet::new(), swept: false };
+    let mut pods = Pods {
+        node,
+        shutdown: shutdown.clone(),
+        workers: HashMap::new(),
+        listed: HashSet::new(),
+        swept: false,
+    };
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,

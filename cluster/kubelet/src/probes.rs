@@ -122,7 +122,9 @@ async fn run<R: Future<Output = ()>>(
     };
     let period = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
     let limit = seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1));
-    let count = |value: Option<i32>, default: u32| value.and_then(|value| u32::try_from(value).ok()).unwrap_or(default);
+    let count = |value: Option<i32>, default: u32| {
+        value.and_then(|value| u32::try_from(value).ok()).unwrap_or(default)
+    };
     let thresholds =
         Thresholds { success: count(probe.success_threshold, 1), failure: count(probe.failure_threshold, 3) };
     let mut tally = Tally::default();

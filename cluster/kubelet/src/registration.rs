@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{
-    Node as ApiNode, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSystemInfo, Taint,
-};
 use k8s_openapi::api::core::v1::{ContainerImage, DaemonEndpoint};
+use k8s_openapi::api::core::v1::{
+    Node as ApiNode, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSystemInfo,
+    Taint,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference, Time};
 use kube::Api;
@@ -49,9 +50,13 @@ pub(crate) struct Identity {
 }
 
 /// The machine's capacity, less nothing: nodes of one machine share it.
-pub(crate) fn capacity(overrides: &BTreeMap<String, Quantity>, data_dir: &std::path::Path) -> BTreeMap<String, Quantity> {
+pub(crate) fn capacity(
+    overrides: &BTreeMap<String, Quantity>,
+    data_dir: &std::path::Path,
+) -> BTreeMap<String, Quantity> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let memory_kib = meminfo(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemTotal").unwrap_or(0);
+    let memory_kib =
+        meminfo(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemTotal").unwrap_or(0);
     let disk = statvfs(data_dir).map_or(0, |stat| stat.blocks().saturating_mul(stat.fragment_size()));
     let mut capacity = BTreeMap::from([
         ("cpu".to_owned(), Quantity(cpus.to_string())),
@@ -110,7 +115,11 @@ async fn try_register(api: &Api<ApiNode>, node: &Node, identity: &Identity) -> R
     let old = api.get_opt(&node.name).await?;
     let images = images(node).await;
     let status = status(node, identity, old.as_ref().and_then(|old| old.status.as_ref()), images, now);
-    let metadata = ObjectMeta { name: Some(node.name.clone()), labels: Some(labels(node, identity)), ..ObjectMeta::default() };
+    let metadata = ObjectMeta {
+        name: Some(node.name.clone()),
+        labels: Some(labels(node, identity)),
+        ..ObjectMeta::default()
+    };
     let spec = json!({"podCIDR": identity.pod_cidr, "podCIDRs": [identity.pod_cidr]});
     let known = match old {
         Some(_) => {
@@ -178,9 +187,7 @@ async fn report(node: &Node, identity: &Identity, written: &mut Option<(NodeStat
         status
     };
     let due = match &*written {
-        Some((old, at)) => {
-            quiet(old) != quiet(&status) || crate::backoff::until(now, *at) >= STATUS_REPORT
-        }
+        Some((old, at)) => quiet(old) != quiet(&status) || crate::backoff::until(now, *at) >= STATUS_REPORT,
         None => true,
     };
     if !due {
@@ -275,7 +282,8 @@ fn pressures(node: &Node) -> Pressures {
     Pressures {
         memory: memory.is_some_and(|kib| kib.saturating_mul(1024) < MEMORY_AVAILABLE_BYTES_MIN),
         disk: disk.is_some_and(|stat| {
-            stat.blocks_available().saturating_mul(100) < stat.blocks().saturating_mul(DISK_AVAILABLE_PERCENT_MIN)
+            stat.blocks_available().saturating_mul(100)
+                < stat.blocks().saturating_mul(DISK_AVAILABLE_PERCENT_MIN)
         }),
     }
 }
@@ -296,9 +304,19 @@ fn conditions(pressures: &Pressures, old: &[NodeCondition], now: Timestamp) -> V
         }
     };
     let memory = if pressures.memory {
-        condition("MemoryPressure", true, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
+        condition(
+            "MemoryPressure",
+            true,
+            "KubeletHasInsufficientMemory",
+            "kubelet has insufficient memory available",
+        )
     } else {
-        condition("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
+        condition(
+            "MemoryPressure",
+            false,
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+        )
     };
     let disk = if pressures.disk {
         condition("DiskPressure", true, "KubeletHasDiskPressure", "kubelet has disk pressure")

@@ -42,7 +42,8 @@ impl Qos {
             for resource in ["cpu", "memory"] {
                 let (request, limit) = (request(container, resource), limit(container, resource));
                 any |= request.is_some_and(|value| value > 0) || limit.is_some_and(|value| value > 0);
-                guaranteed &= limit.is_some_and(|value| value > 0) && request.is_none_or(|value| Some(value) == limit);
+                guaranteed &=
+                    limit.is_some_and(|value| value > 0) && request.is_none_or(|value| Some(value) == limit);
             }
         }
         match (any, guaranteed) {
@@ -68,7 +69,8 @@ impl Limits {
     /// The cgroup settings of `container` on a node with `node_memory_bytes` of memory.
     pub(crate) fn of(pod: &Pod, container: &Container, node_memory_bytes: i64) -> Self {
         let cpu_request = request(container, "cpu").or_else(|| limit(container, "cpu"));
-        let shares = cpu_request.map_or(0, |milli| milli_of(milli).saturating_mul(CPU_SHARES_PER_CORE) / 1000);
+        let shares =
+            cpu_request.map_or(0, |milli| milli_of(milli).saturating_mul(CPU_SHARES_PER_CORE) / 1000);
         let quota = limit(container, "cpu").filter(|value| *value > 0).map(|value| {
             let micros = milli_of(value).saturating_mul(i128::from(CPU_PERIOD_MICROS)) / 1000;
             i64::try_from(micros).unwrap_or(i64::MAX).max(CPU_QUOTA_MICROS_MIN)
@@ -87,7 +89,8 @@ fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -> i3
         Qos::Guaranteed => -997,
         Qos::BestEffort => 1000,
         Qos::Burstable => {
-            let request = request(container, "memory").or_else(|| limit(container, "memory")).map_or(0, whole);
+            let request =
+                request(container, "memory").or_else(|| limit(container, "memory")).map_or(0, whole);
             let share = i128::from(request) * 1000 / i128::from(node_memory_bytes.max(1));
             i32::try_from((1000 - share).clamp(3, 999)).unwrap_or(999)
         }
@@ -120,7 +123,8 @@ fn whole(nanos: i128) -> i64 {
 
 /// A Kubernetes quantity in nano-units, rounded up; `None` when it is not one.
 pub(crate) fn parse(text: &str) -> Option<i128> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '+' && c != '-').unwrap_or(text.len());
+    let digits =
+        text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '+' && c != '-').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let (numerator, denominator): (i128, i128) = match suffix {
         "" => (1, 1),
@@ -181,7 +185,8 @@ pub(crate) fn field(
             .unwrap_or(0),
         _ => return None,
     };
-    let divisor = divisor.and_then(|divisor| parse(&divisor.0)).filter(|divisor| *divisor > 0).unwrap_or(NANO);
+    let divisor =
+        divisor.and_then(|divisor| parse(&divisor.0)).filter(|divisor| *divisor > 0).unwrap_or(NANO);
     Some((value.saturating_add(divisor - 1) / divisor).to_string())
 }
 
@@ -230,15 +235,22 @@ mod tests {
         let limits = Limits::of(&pod_of(&best), &best, 1 << 30);
         assert_eq!((limits.cpu_shares, limits.oom_score_adj, limits.memory_bytes), (2, 1000, None));
 
-        let burst = container(json!({"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2"}}));
+        let burst =
+            container(json!({"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2"}}));
         assert_eq!(Qos::of(&pod_of(&burst)), Qos::Burstable);
         let limits = Limits::of(&pod_of(&burst), &burst, 1 << 30);
-        assert_eq!((limits.cpu_shares, limits.cpu_quota_micros, limits.oom_score_adj), (102, Some(200_000), 750));
+        assert_eq!(
+            (limits.cpu_shares, limits.cpu_quota_micros, limits.oom_score_adj),
+            (102, Some(200_000), 750)
+        );
 
         let sure = container(json!({"limits": {"cpu": "1", "memory": "64Mi"}}));
         assert_eq!(Qos::of(&pod_of(&sure)), Qos::Guaranteed);
         let limits = Limits::of(&pod_of(&sure), &sure, 1 << 30);
-        assert_eq!((limits.memory_bytes, limits.oom_score_adj, limits.cpu_shares), (Some(64 << 20), -997, 1024));
+        assert_eq!(
+            (limits.memory_bytes, limits.oom_score_adj, limits.cpu_shares),
+            (Some(64 << 20), -997, 1024)
+        );
     }
 
     #[test]

@@ -27,8 +27,13 @@ pub(crate) enum Sandbox {
     #[default]
     Absent,
     SettingUp,
-    Ready { ip: IpAddr },
-    Failed { message: String, retry_at: Timestamp },
+    Ready {
+        ip: IpAddr,
+    },
+    Failed {
+        message: String,
+        retry_at: Timestamp,
+    },
     TearingDown,
     /// Taken down for good.
     Gone,

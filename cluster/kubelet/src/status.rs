@@ -86,9 +86,8 @@ fn phase(pod: &Pod, state: &PodState) -> &'static str {
             && apps().all(|seen| matches!(&seen.life, Life::Exited(exit) if exit.code == 0));
         return if clean { "Succeeded" } else { "Failed" };
     }
-    let never_ran = |seen: &ContainerState| {
-        matches!(seen.life, Life::Waiting | Life::Starting) && seen.last.is_none()
-    };
+    let never_ran =
+        |seen: &ContainerState| matches!(seen.life, Life::Waiting | Life::Starting) && seen.last.is_none();
     if !plan::initialized(pod, state) || apps().any(never_ran) { "Pending" } else { "Running" }
 }
 
@@ -288,7 +287,12 @@ fn gates(pod: &Pod, previous: &PodStatus) -> Verdict {
     let closed: Vec<String> = gates
         .iter()
         .filter(|gate| !old.iter().any(|old| old.type_ == gate.condition_type && old.status == "True"))
-        .map(|gate| format!("corresponding condition of pod readiness gate \"{}\" is not \"True\"", gate.condition_type))
+        .map(|gate| {
+            format!(
+                "corresponding condition of pod readiness gate \"{}\" is not \"True\"",
+                gate.condition_type
+            )
+        })
         .collect();
     if closed.is_empty() {
         (true, "", String::new())

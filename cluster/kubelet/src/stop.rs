@@ -82,7 +82,10 @@ impl Hooked {
             let result = result.map_err(|error| base_types::ErrorChain(&error).to_string())?;
             return match result.code {
                 0 => Ok(()),
-                code => Err(format!("command '{text}' exited with {code}: {}", String::from_utf8_lossy(&result.stderr))),
+                code => Err(format!(
+                    "command '{text}' exited with {code}: {}",
+                    String::from_utf8_lossy(&result.stderr)
+                )),
             };
         }
         if let Some(action) = &handler.sleep {
@@ -119,7 +122,9 @@ mod tests {
 
     #[test]
     fn signals_by_name_and_number() {
-        for (name, number) in [("SIGTERM", 15), ("quit", 3), ("SIGUSR1", 10), ("9", 9), ("nonsense", 15), ("999", 15)] {
+        for (name, number) in
+            [("SIGTERM", 15), ("quit", 3), ("SIGUSR1", 10), ("9", 9), ("nonsense", 15), ("999", 15)]
+        {
             assert_eq!(signal_number(name), number, "{name}");
         }
     }

@@ -30,7 +30,9 @@ pub(crate) enum VolumeError {
     Payload { volume: String, source: PayloadError },
     #[error("MountVolume.SetUp failed for volume \"{volume}\" : {source}")]
     Io { volume: String, source: io::Error },
-    #[error("MountVolume.SetUp failed for volume \"{volume}\" : hostPath type check failed: {path} is not a {wanted}")]
+    #[error(
+        "MountVolume.SetUp failed for volume \"{volume}\" : hostPath type check failed: {path} is not a {wanted}"
+    )]
     HostPathType { volume: String, path: String, wanted: &'static str },
     #[error("volume \"{0}\" has a source that this node does not support")]
     Unsupported(String),
@@ -56,7 +58,8 @@ fn refresh_one(pod_dir: &Path, volume: &Volume, from: &payload::Sources<'_>) -> 
     let group = payload::fs_group(from.pod);
     let io = |source| VolumeError::Io { volume: volume.name.clone(), source };
     let filled = |payload: Result<Payload, PayloadError>, memory: bool| {
-        let payload = payload.map_err(|source| VolumeError::Payload { volume: volume.name.clone(), source })?;
+        let payload =
+            payload.map_err(|source| VolumeError::Payload { volume: volume.name.clone(), source })?;
         fs::create_dir_all(&directory).map_err(io)?;
         if memory {
             mount_tmpfs(&directory, Some(SECRETS_BYTES_MAX), 0o755).map_err(io)?;
@@ -122,7 +125,9 @@ fn mount_tmpfs(directory: &Path, size: Option<i64>, mode: u32) -> io::Result<()>
 /// Whether something is mounted on `directory` itself.
 fn is_mount_point(directory: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
-    directory.parent().is_some_and(|parent| device(directory).is_some() && device(directory) != device(parent))
+    directory
+        .parent()
+        .is_some_and(|parent| device(directory).is_some() && device(directory) != device(parent))
 }
 
 fn host_path(volume: &str, source: &HostPathVolumeSource) -> Result<(), VolumeError> {

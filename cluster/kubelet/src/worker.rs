@@ -88,7 +88,12 @@ struct Worker {
 }
 
 /// Starts the worker of `pod`; `remains` is what is left of it from an earlier process.
-pub(crate) fn start(node: Arc<Node>, pod: Arc<Pod>, remains: PodState, shutdown: CancellationToken) -> Handle {
+pub(crate) fn start(
+    node: Arc<Node>,
+    pod: Arc<Pod>,
+    remains: PodState,
+    shutdown: CancellationToken,
+) -> Handle {
     let (desired, changes) = watch::channel(Desired { pod: pod.clone(), vanished: false });
     let wake = Arc::new(Notify::new());
     let worker = Worker::new(node, pod, remains);
@@ -125,7 +130,12 @@ impl Worker {
         }
     }
 
-    async fn run(mut self, mut desired: watch::Receiver<Desired>, wake: Arc<Notify>, shutdown: CancellationToken) {
+    async fn run(
+        mut self,
+        mut desired: watch::Receiver<Desired>,
+        wake: Arc<Notify>,
+        shutdown: CancellationToken,
+    ) {
         if self.state.start_time.is_none() {
             let recorded = self.pod.status.as_ref().and_then(|status| status.start_time.clone());
             self.state.start_time = Some(recorded.map_or_else(Timestamp::now, |time| time.0));
@@ -146,7 +156,8 @@ impl Worker {
                 return;
             }
             let renewal = self.tokens.as_ref().and_then(Tokens::renew_at);
-            let wake_at = [plan.wake_at, renewal, self.finish_after, self.volumes_after].into_iter().flatten().min();
+            let wake_at =
+                [plan.wake_at, renewal, self.finish_after, self.volumes_after].into_iter().flatten().min();
             let pause = wake_at.map_or(Duration::from_secs(3600), |at| until(at, now));
             let (hold, snapshot) = (self.hold.clone(), self.snapshot.clone());
             let stale = async {
@@ -195,7 +206,8 @@ impl Worker {
 
     fn take(&mut self, desired: &Desired) {
         self.vanished = desired.vanished;
-        let foreign = desired.pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let foreign =
+            desired.pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         status::adopt_foreign(&mut self.status, foreign);
         let refers = references(&desired.pod);
         if refers != references(&self.pod) {
@@ -216,7 +228,9 @@ impl Worker {
             *retry_at = now;
         }
         for seen in self.state.containers.values_mut() {
-            if let Some(trouble) = seen.trouble.as_mut().filter(|trouble| trouble.reason == "CreateContainerConfigError") {
+            if let Some(trouble) =
+                seen.trouble.as_mut().filter(|trouble| trouble.reason == "CreateContainerConfigError")
+            {
                 trouble.retry_at = now;
             }
         }
@@ -290,9 +304,8 @@ impl Worker {
     fn last_words(&self, name: &str, attempt: u32, code: i32) -> String {
         let file = termination_file(&self.node.pod_dir(pod::uid(&self.pod)), name, attempt);
         let written = logs::head(&file, logs::TERMINATION_BYTES_MAX);
-        let policy = pod::container(&self.pod, name).and_then(|(_, container)| {
-            container.termination_message_policy.as_deref()
-        });
+        let policy = pod::container(&self.pod, name)
+            .and_then(|(_, container)| container.termination_message_policy.as_deref());
         if written.is_empty() && code != 0 && policy == Some("FallbackToLogsOnError") {
             return logs::last_words(&self.node.log_path(&self.pod, name, attempt));
         }
@@ -316,7 +329,12 @@ impl Worker {
         // An operation on the volumes is under way: set up when it returns.
         let Some(tokens) = self.tokens.take() else { return };
         self.state.sandbox = Sandbox::SettingUp;
-        self.operations.spawn(operations::set_up(self.node.clone(), self.pod.clone(), self.hold.clone(), tokens));
+        self.operations.spawn(operations::set_up(
+            self.node.clone(),
+            self.pod.clone(),
+            self.hold.clone(),
+            tokens,
+        ));
     }
 
     fn launch(&mut self, name: &str, now: Timestamp) {
@@ -337,12 +355,11 @@ impl Worker {
         let name = name.to_owned();
         self.operations.spawn(async move {
             let result = match hold.snapshot(pod::namespace(&pod)).await {
-                Ok(objects) => {
-                    Launch { node, pod, container, attempt, ip, objects, previous }.run().await
-                }
-                Err(error) => {
-                    Err(LaunchError::Create { reason: "CreateContainerConfigError", message: error.to_string() })
-                }
+                Ok(objects) => Launch { node, pod, container, attempt, ip, objects, previous }.run().await,
+                Err(error) => Err(LaunchError::Create {
+                    reason: "CreateContainerConfigError",
+                    message: error.to_string(),
+                }),
             };
             Done::Launched { container: name, result: Box::new(result) }
         });
@@ -385,7 +402,8 @@ impl Worker {
 
     fn refresh_volumes(&mut self, now: Timestamp) {
         let due = self.tokens.as_ref().and_then(Tokens::renew_at).is_some_and(|at| at <= now);
-        let standing = matches!(self.state.sandbox, Sandbox::Ready { .. }) && self.state.termination.is_none();
+        let standing =
+            matches!(self.state.sandbox, Sandbox::Ready { .. }) && self.state.termination.is_none();
         let held_back = self.volumes_after.is_some_and(|at| now < at);
         if !standing || held_back || !(self.volumes_stale || due) {
             return;
@@ -512,7 +530,8 @@ impl Worker {
     fn hook(&mut self, name: &str, id: &str) {
         let Some(hooked) = self.hooked(name) else { return };
         let (container, id) = (name.to_owned(), id.to_owned());
-        self.operations.spawn(async move { Done::Hooked { container, id, result: hooked.post_start().await } });
+        self.operations
+            .spawn(async move { Done::Hooked { container, id, result: hooked.post_start().await } });
     }
 
     fn hook_returned(&mut self, name: &str, id: &str, result: Result<(), String>) {
@@ -530,7 +549,13 @@ impl Worker {
             Err(failure) => {
                 seen.unhealthy = Some(grace);
                 let message = format!("PostStartHook failed: {failure}");
-                self.node.events.container(&self.pod, name, Severity::Warning, "FailedPostStartHook", message);
+                self.node.events.container(
+                    &self.pod,
+                    name,
+                    Severity::Warning,
+                    "FailedPostStartHook",
+                    message,
+                );
             }
         }
     }
@@ -611,7 +636,8 @@ impl Worker {
             if held && before != Some(&seen.life) {
                 let (pod, namespace) = (pod::name(&self.pod), pod::namespace(&self.pod));
                 let uid = pod::uid(&self.pod);
-                let text = format!("Back-off restarting failed container {name} in pod {pod}_{namespace}({uid})");
+                let text =
+                    format!("Back-off restarting failed container {name} in pod {pod}_{namespace}({uid})");
                 self.node.events.container(&self.pod, name, Severity::Warning, "BackOff", text);
             }
         }

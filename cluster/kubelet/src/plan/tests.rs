@@ -6,7 +6,8 @@ use super::*;
 use crate::state::{Exit, ProbeResults, Running};
 
 fn pod(spec: serde_json::Value) -> Pod {
-    serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": spec})).unwrap()
+    serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": spec}))
+        .unwrap()
 }
 
 fn web() -> Pod {

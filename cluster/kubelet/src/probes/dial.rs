@@ -103,7 +103,10 @@ fn request(
     let mut request = Request::builder()
         .method(Method::GET)
         .uri(path)
-        .header(http::header::HOST, host.map_or_else(|| address.to_string(), |host| format!("{host}:{}", address.port())))
+        .header(
+            http::header::HOST,
+            host.map_or_else(|| address.to_string(), |host| format!("{host}:{}", address.port())),
+        )
         .header(http::header::USER_AGENT, USER_AGENT)
         .header(http::header::ACCEPT, "*/*")
         .header(http::header::CONNECTION, "close")
@@ -159,11 +162,17 @@ pub(crate) async fn grpc(
             .map_err(|error| error.to_string())?;
         let answer = sender.send_request(request).await.map_err(|error| chain(&error))?;
         let refused = answer.headers().get("grpc-status").filter(|status| status.as_bytes() != b"0").cloned();
-        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
+        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?;
         drop(driver);
         let code = body.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned().or(refused);
         if let Some(code) = code.filter(|code| code.as_bytes() != b"0") {
-            return Err(format!("error: health rpc probe failed: status {}", code.to_str().unwrap_or("unknown")));
+            return Err(format!(
+                "error: health rpc probe failed: status {}",
+                code.to_str().unwrap_or("unknown")
+            ));
         }
         if is_serving(&body.to_bytes()) {
             Ok(())
@@ -204,10 +213,9 @@ mod tests {
 
     #[test]
     fn ports_by_number_and_name() {
-        let container: Container = serde_json::from_value(
-            json!({"name": "a", "ports": [{"name": "http", "containerPort": 8080}]}),
-        )
-        .unwrap();
+        let container: Container =
+            serde_json::from_value(json!({"name": "a", "ports": [{"name": "http", "containerPort": 8080}]}))
+                .unwrap();
         assert_eq!(port(&container, &IntOrString::Int(80)), Ok(80));
         assert_eq!(port(&container, &IntOrString::String("http".into())), Ok(8080));
         assert!(port(&container, &IntOrString::String("none".into())).is_err());

@@ -152,8 +152,7 @@ fn a_deadline_overrun_says_so() {
     let mut pod = pod("Always");
     pod.spec.as_mut().unwrap().active_deadline_seconds = Some(3);
     let mut state = healthy();
-    state.termination =
-        Some(Termination { reason: TerminationReason::DeadlineExceeded, deadline: at(10) });
+    state.termination = Some(Termination { reason: TerminationReason::DeadlineExceeded, deadline: at(10) });
     let status = shown(&pod, &state, &PodStatus::default(), at(4));
     assert_eq!(status.reason.as_deref(), Some("DeadlineExceeded"));
     for name in ["proxy", "a"] {

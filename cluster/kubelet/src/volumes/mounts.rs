@@ -81,8 +81,10 @@ fn volume_mount(
     };
     if let Some(sub_path) = sub_path {
         let writable = volume.empty_dir.is_some() || volume.host_path.is_some();
-        source = resolve_sub_path(&source, &sub_path, writable)
-            .map_err(|error| MountError::SubPath { volume: wanted.name.clone(), reason: error.to_string() })?;
+        source = resolve_sub_path(&source, &sub_path, writable).map_err(|error| MountError::SubPath {
+            volume: wanted.name.clone(),
+            reason: error.to_string(),
+        })?;
     }
     // Volumes with contents of the API's are read-only whatever the mount says, as in Kubernetes.
     let contents = volume.config_map.is_some()
@@ -100,7 +102,8 @@ fn volume_mount(
 /// The file or directory `sub_path` below `root`, made as a directory when absent and `create`; never outside of `root`, links included.
 fn resolve_sub_path(root: &Path, sub_path: &str, create: bool) -> io::Result<PathBuf> {
     let refuse = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text.to_owned());
-    if !Path::new(sub_path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+    if !Path::new(sub_path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+    {
         return Err(refuse("subPath must be a relative path without '..'"));
     }
     let root = fs::canonicalize(root)?;
@@ -175,10 +178,8 @@ mod tests {
         let container = &pod.spec.as_ref().unwrap().containers[0];
         let env = [("POD".to_owned(), "web-1".to_owned())];
         let list = mounts(&pod_dir, &pod, container, &env, &managed).unwrap();
-        let shown: Vec<_> = list
-            .iter()
-            .map(|mount| (mount.container_path.to_str().unwrap(), mount.readonly))
-            .collect();
+        let shown: Vec<_> =
+            list.iter().map(|mount| (mount.container_path.to_str().unwrap(), mount.readonly)).collect();
         assert_eq!(
             shown,
             [

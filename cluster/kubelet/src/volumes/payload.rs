@@ -66,7 +66,10 @@ impl TokenAsk {
 }
 
 /// Files of a configMap volume.
-pub(crate) fn config_map(source: &ConfigMapVolumeSource, from: &Sources<'_>) -> Result<Payload, PayloadError> {
+pub(crate) fn config_map(
+    source: &ConfigMapVolumeSource,
+    from: &Sources<'_>,
+) -> Result<Payload, PayloadError> {
     let mode = bits(source.default_mode);
     keyed(RefKind::ConfigMap, &source.name, source.items.as_deref(), source.optional, mode, from)
 }
@@ -92,7 +95,12 @@ pub(crate) fn downward(
             let named = reference.container_name.as_deref().unwrap_or_default();
             pod::container(from.pod, named)
                 .and_then(|(_, container)| {
-                    resources::field(container, &reference.resource, reference.divisor.as_ref(), from.allocatable)
+                    resources::field(
+                        container,
+                        &reference.resource,
+                        reference.divisor.as_ref(),
+                        from.allocatable,
+                    )
                 })
                 .ok_or_else(|| PayloadError::Field(reference.resource.clone()))?
         } else {
@@ -150,7 +158,8 @@ pub(crate) fn fs_group(pod: &Pod) -> Option<u32> {
 
 /// The user all containers run as, if they name one and the same.
 fn sole_user(pod: &Pod) -> Option<u32> {
-    let of_pod = pod::spec(pod).and_then(|spec| spec.security_context.as_ref()).and_then(|ctx| ctx.run_as_user);
+    let of_pod =
+        pod::spec(pod).and_then(|spec| spec.security_context.as_ref()).and_then(|ctx| ctx.run_as_user);
     let mut users = pod::containers(pod).map(|(_, container)| {
         container.security_context.as_ref().and_then(|context| context.run_as_user).or(of_pod)
     });
@@ -229,11 +238,13 @@ mod tests {
     use super::*;
 
     fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p", "labels": {"app": "web"}}, "spec": spec})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "p", "labels": {"app": "web"}}, "spec": spec}))
+            .unwrap()
     }
 
     fn with<T>(pod: &Pod, objects: &Snapshot, work: impl FnOnce(&Sources<'_>) -> T) -> T {
-        let tokens = BTreeMap::from([(TokenAsk { audience: "istio-ca".into(), seconds: 43200 }, "jwt".to_owned())]);
+        let tokens =
+            BTreeMap::from([(TokenAsk { audience: "istio-ca".into(), seconds: 43200 }, "jwt".to_owned())]);
         work(&Sources {
             pod,
             addresses: Addresses { pod: None, host: "172.30.0.11".parse().unwrap() },

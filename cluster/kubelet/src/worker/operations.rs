@@ -38,11 +38,26 @@ const SYSCTLS_SAFE: [&str; 12] = [
 
 /// What an operation has come to.
 pub(super) enum Done {
-    SetUp { tokens: Tokens, seen: Option<Snapshot>, result: Result<IpAddr, SetUpError> },
+    SetUp {
+        tokens: Tokens,
+        seen: Option<Snapshot>,
+        result: Result<IpAddr, SetUpError>,
+    },
     /// `seen` is what the volumes were, or would have been, filled with.
-    Volumes { tokens: Tokens, seen: Option<Snapshot>, result: Result<(), SetUpError> },
-    Launched { container: String, result: Box<Result<Launched, LaunchError>> },
-    Hooked { container: String, id: String, result: Result<(), String> },
+    Volumes {
+        tokens: Tokens,
+        seen: Option<Snapshot>,
+        result: Result<(), SetUpError>,
+    },
+    Launched {
+        container: String,
+        result: Box<Result<Launched, LaunchError>>,
+    },
+    Hooked {
+        container: String,
+        id: String,
+        result: Result<(), String>,
+    },
     Stopped,
     TornDown(Result<(), String>),
     Finished(Result<(), kube::Error>),
@@ -145,7 +160,8 @@ async fn sandbox(node: &Node, pod: &Pod) -> Result<IpAddr, SetUpError> {
     let net = net.map_err(|error| sandbox_error(base_types::ErrorChain(&error)))?;
     let spec = pod::spec(pod);
     let flag = |value: Option<bool>| value == Some(true);
-    let shares = pod::containers(pod).map(|(_, container)| Limits::of(pod, container, node.memory_bytes).cpu_shares);
+    let shares =
+        pod::containers(pod).map(|(_, container)| Limits::of(pod, container, node.memory_bytes).cpu_shares);
     let made = node.runtime.create_sandbox(SandboxSpec {
         uid: pod::uid(pod).to_owned(),
         name: pod::name(pod).to_owned(),
