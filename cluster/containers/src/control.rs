@@ -41,6 +41,15 @@ pub(crate) struct ExecRequest {
     pub(crate) pid: i32,
 }
 
+/// What a client of an attached container says: first `Join`, with its ends of the streams it wants in this order, then sizes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum AttachRequest {
+    /// Which streams come with this message.
+    Join { stdin: bool, stdout: bool, stderr: bool },
+    /// The terminal's new size.
+    Resize { columns: u16, rows: u16 },
+}
+
 /// A pair of connected datagram sockets, closed on exec.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)

@@ -10,7 +10,10 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::control::{AttachRequest, Report};
 use crate::error::Error;
+use crate::runtime::Container;
+use crate::runtime::helper::Control;
 use crate::sys;
 
 /// What to run in a container.
@@ -68,11 +71,28 @@ pub struct Output(Arc<AsyncFd<OwnedFd>>);
 
 /// Sets the size of a session's terminal.
 #[derive(Clone, Debug)]
-pub struct Resize(pub(crate) Option<Arc<AsyncFd<OwnedFd>>>);
+pub struct Resize(pub(crate) Window);
+
+/// Where a terminal's size is set.
+#[derive(Clone, Debug)]
+pub(crate) enum Window {
+    None,
+    /// The master is here.
+    Terminal(Arc<AsyncFd<OwnedFd>>),
+    /// The container's helper has it.
+    Attached(Control),
+}
 
 /// Waits for the end of a command.
 #[derive(Debug)]
-pub struct ExitWaiter {}
+pub struct ExitWaiter(Waiter);
+
+#[derive(Debug)]
+enum Waiter {
+    Command(Control),
+    /// The connection keeps the client attached.
+    Container(Arc<Container>, Control),
+}
 
 // === impl ExecSession ===
 
@@ -91,9 +111,31 @@ impl ExecSession {
 // === impl ExitWaiter ===
 
 impl ExitWaiter {
+    pub(crate) fn of_command(control: Control) -> Self {
+        Self(Waiter::Command(control))
+    }
+
+    pub(crate) fn of_container(container: Arc<Container>, control: Control) -> Self {
+        Self(Waiter::Container(container, control))
+    }
+
     /// Waits for the exit code; 128 + signal when killed.
     pub async fn wait(self) -> Result<i32, Error> {
-        Err(Error::Invalid("not ready".into()))
+        let lost = || io::Error::other("its helper process died");
+        match self.0 {
+            Waiter::Command(control) => loop {
+                let report = control.receive::<Report>().await.map_err(Error::io("cannot follow a command"))?;
+                match report {
+                    Some((Report::Exited { code }, _)) => return Ok(code),
+                    Some(_) => {}
+                    None => return Err(Error::io("cannot follow a command")(lost())),
+                }
+            },
+            Waiter::Container(container, _control) => {
+                let exit = container.ended().await;
+                exit.map(|exit| exit.code).ok_or_else(|| Error::io("cannot follow a container")(lost()))
+            }
+        }
     }
 }
 
@@ -101,8 +143,12 @@ impl ExitWaiter {
 
 impl Resize {
     /// Sets the size in columns and rows.
-    pub fn set(&self, _columns: u16, _rows: u16) -> io::Result<()> {
-        Ok(())
+    pub fn set(&self, columns: u16, rows: u16) -> io::Result<()> {
+        match &self.0 {
+            Window::None => Ok(()),
+            Window::Terminal(master) => sys::set_window_size(master.get_ref(), columns, rows),
+            Window::Attached(control) => control.send(&AttachRequest::Resize { columns, rows }, &[]),
+        }
     }
 }
 

@@ -189,6 +189,14 @@ impl ImageStore {
         Ok(found.map(|found| images.swap_remove(found)))
     }
 
+    /// uid, gid and further groups, on this thread; of `uid` if given, else of the image's `USER`.
+    pub(crate) fn user_now(&self, image: &Image, uid: Option<u32>) -> Result<(u32, u32, Vec<u32>), ImageError> {
+        match uid {
+            None => user::of_image(self, image),
+            Some(uid) => user::groups_of(self, image, uid).map(|(gid, groups)| (uid, gid, groups)),
+        }
+    }
+
     /// Directory that holds all layers.
     pub(crate) fn layers_dir(&self) -> PathBuf {
         self.root.join(LAYERS)

@@ -22,6 +22,8 @@ pub(crate) const STATE: &str = "state.json";
 pub(crate) const EXIT: &str = "exit.json";
 pub(crate) const LOCK: &str = "lock";
 pub(crate) const SANDBOX: &str = "sandbox.json";
+/// The record while the sandbox is being made.
+pub(crate) const SANDBOX_WANTED: &str = "wanted.json";
 pub(crate) const ATTACH: &str = "attach.sock";
 
 /// A container as it was created.
@@ -58,14 +60,26 @@ pub(crate) struct ShimConfig {
     pub(crate) stdin_once: bool,
     pub(crate) tty: bool,
     pub(crate) rootfs: Rootfs,
+    pub(crate) pid_namespace: PidNamespace,
     /// Cgroup directories to join.
     pub(crate) cgroups: Vec<PathBuf>,
     /// Where out-of-memory kills are counted.
     pub(crate) oom_file: Option<PathBuf>,
     /// Other processes may survive the first one: kill what is in this cgroup (a `cgroup.kill` or `cgroup.procs` file).
     pub(crate) kill_file: Option<PathBuf>,
-    /// Own `oom_score_adj`; lower ones cannot be set without CAP_SYS_RESOURCE.
-    pub(crate) oom_score_adj_min: Option<i32>,
+    /// Device nodes work in the container's own files; only where the kernel limits which.
+    pub(crate) allow_devices: bool,
+}
+
+/// Which pid namespace a container uses.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum PidNamespace {
+    /// A new one: it ends with its first process.
+    Own,
+    /// The node's.
+    Host,
+    /// The sandbox's, bound to this file.
+    Shared(PathBuf),
 }
 
 /// An overlay mount.

@@ -153,6 +153,19 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
 }
 
+/// Closes every descriptor from `first` on.
+pub(crate) fn close_all_from(first: u32) -> io::Result<()> {
+    // SAFETY: the caller is about to sleep forever and uses none of the descriptors it still owns.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
+/// Lets the death of a child interrupt `pause(2)`.
+pub(crate) fn interrupt_on_child() {
+    extern "C" fn nothing(_: c_int) {}
+    // SAFETY: the handler does nothing at all.
+    let _ = unsafe { nix::sys::signal::signal(Signal::SIGCHLD, SigHandler::Handler(nothing)) };
+}
+
 /// Makes `terminal` the controlling terminal of this session.
 pub(crate) fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: an integer argument.

@@ -1,0 +1,453 @@
+//! Containers: created on disk, started through a helper, watched, removed.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::process::Child;
+use tokio::sync::{broadcast, watch};
+
+use super::sandboxes::helper_died;
+use super::{Inner, helper, path_error};
+use crate::bundle::{self, HostLimits};
+use crate::control::Report;
+use crate::error::Error;
+use crate::exec::register;
+use crate::image::{EMPTY_LAYER, Image, ImageError, layer_dir};
+use crate::record::{self, ContainerRecord, PidNamespace, Rootfs, SandboxRecord, ShimConfig, StateRecord};
+use crate::spec::ContainerSpec;
+use crate::status::{ContainerEvent, ContainerEventKind, ContainerId, ContainerState, ContainerStatus, Exit};
+use crate::sys;
+
+/// How long a killed container may take to be gone before that is an error. Own choice.
+const KILL_WAIT: Duration = Duration::from_secs(10);
+
+/// A container in memory: what was asked, and where it is in its life.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) record: ContainerRecord,
+    pub(crate) phase: watch::Sender<Phase>,
+    /// Start and removal exclude each other.
+    gate: tokio::sync::Mutex<()>,
+}
+
+/// Life of a container, with what is needed to signal it.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    Created,
+    Running(StateRecord),
+    Exited(Exit),
+}
+
+// === impl Container ===
+
+impl Container {
+    pub(super) fn new(record: ContainerRecord, phase: Phase) -> Arc<Self> {
+        Arc::new(Self { record, phase: watch::channel(phase).0, gate: tokio::sync::Mutex::new(()) })
+    }
+
+    pub(super) fn id(&self) -> ContainerId {
+        ContainerId(self.record.id.clone())
+    }
+
+    pub(super) fn status(&self) -> ContainerStatus {
+        let state = match &*self.phase.borrow() {
+            Phase::Created => ContainerState::Created,
+            Phase::Running(state) => ContainerState::Running { pid: state.pid, started_at: state.started_at },
+            Phase::Exited(exit) => ContainerState::Exited(exit.clone()),
+        };
+        let (record, spec) = (&self.record, &self.record.spec);
+        ContainerStatus {
+            id: self.id(),
+            pod_uid: spec.pod_uid.clone(),
+            name: spec.name.clone(),
+            attempt: spec.attempt,
+            image: spec.image.clone(),
+            image_id: record.image_id.clone(),
+            created_at: record.created_at,
+            state,
+            log_path: spec.log_path.clone(),
+            labels: spec.labels.clone(),
+            annotations: spec.annotations.clone(),
+        }
+    }
+
+    /// The running container, or an error that says what it is instead.
+    pub(super) fn running(&self) -> Result<StateRecord, Error> {
+        let state = match &*self.phase.borrow() {
+            Phase::Running(state) => return Ok(*state),
+            Phase::Created => "created",
+            Phase::Exited(_) => "exited",
+        };
+        Err(Error::WrongState { id: self.record.id.clone(), state, wanted: "running" })
+    }
+
+    /// Signals the first process, if it still is the one that was started.
+    pub(super) fn signal(&self, signal: i32) -> Result<(), Error> {
+        let Ok(state) = self.running() else { return Ok(()) };
+        let send = || -> io::Result<()> {
+            let pidfd = sys::pidfd_open(state.pid)?;
+            if parent_of(state.pid) != Some(state.shim_pid) {
+                return Ok(());
+            }
+            sys::pidfd_send_signal(pidfd.as_fd(), signal)
+        };
+        match send() {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                Err(Error::io(format!("cannot signal container {}", self.record.id))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&self) -> Option<Exit> {
+        let mut phases = self.phase.subscribe();
+        let phase = phases.wait_for(|phase| matches!(phase, Phase::Exited(_))).await.ok()?;
+        match &*phase {
+            Phase::Exited(exit) => Some(exit.clone()),
+            Phase::Created | Phase::Running(_) => None,
+        }
+    }
+
+    fn finish(&self, exit: Exit, events: &broadcast::Sender<ContainerEvent>) {
+        self.phase.send_replace(Phase::Exited(exit.clone()));
+        self.tell(ContainerEventKind::Exited(exit), events);
+    }
+
+    fn tell(&self, kind: ContainerEventKind, events: &broadcast::Sender<ContainerEvent>) {
+        // Nobody may be listening.
+        let _ = events.send(ContainerEvent { id: self.id(), pod_uid: self.record.spec.pod_uid.clone(), kind });
+    }
+}
+
+impl Inner {
+    /// Writes everything a container needs; blocking.
+    pub(super) fn make_container(&self, spec: ContainerSpec) -> Result<ContainerId, Error> {
+        let sandbox = self.sandboxes.lock().get(&spec.pod_uid).cloned();
+        let sandbox = sandbox.ok_or_else(|| Error::NoSandbox(spec.pod_uid.clone()))?;
+        if let Some(known) = self.same(&spec) {
+            return Ok(known);
+        }
+        let image = self.images.resolve_now(&spec.image)?;
+        let image = image.ok_or_else(|| ImageError::Missing { name: spec.image.clone() })?;
+        let id = random_id()?;
+        let cgroup = format!("{}/{id}", sandbox.cgroup);
+        let record = ContainerRecord {
+            id: id.clone(),
+            owner: self.config.cgroup_parent.clone(),
+            spec,
+            image_id: image.id.clone(),
+            layers: image.layers.clone(),
+            created_at: Timestamp::now(),
+            cgroup,
+        };
+        if let Err(error) = self.write_container(&record, &sandbox, &image) {
+            // What cannot be removed now is removed when the runtime is opened again.
+            let _ = self.remove_files(&id);
+            for dir in self.cgroups.dirs(&record.cgroup) {
+                let _ = fs::remove_dir(dir);
+            }
+            return Err(error);
+        }
+        self.containers.lock().insert(id.clone(), Container::new(record, Phase::Created));
+        Ok(ContainerId(id))
+    }
+
+    fn same(&self, spec: &ContainerSpec) -> Option<ContainerId> {
+        let containers = self.containers.lock();
+        let same = |other: &&Arc<Container>| {
+            let other = &other.record.spec;
+            (&other.pod_uid, &other.name, other.attempt) == (&spec.pod_uid, &spec.name, spec.attempt)
+        };
+        containers.values().find(same).map(|container| container.id())
+    }
+
+    /// The record comes first and `shim.json` last: one without the other is removed at the next opening.
+    fn write_container(&self, record: &ContainerRecord, sandbox: &SandboxRecord, image: &Image) -> Result<(), Error> {
+        let (spec, dir) = (&record.spec, self.container_dir(&record.id));
+        let fresh = dir.with_file_name(format!(".{}", record.id));
+        fs::create_dir_all(fresh.join("rootfs")).map_err(path_error("make", &fresh))?;
+        let path = fresh.join(record::RECORD);
+        record::write(&path, record).map_err(path_error("write", &path))?;
+        fs::rename(&fresh, &dir).map_err(path_error("make", &dir))?;
+        let snapshot = self.snapshot_dir(&record.id);
+        for part in ["upper", "work"] {
+            let path = snapshot.join(part);
+            fs::create_dir_all(&path).map_err(path_error("make", &path))?;
+        }
+        let bundle = bundle::bundle(&bundle::Input {
+            spec,
+            image,
+            user: self.user(spec, image)?,
+            sandbox: &sandbox.spec,
+            sandbox_dir: &self.sandbox_dir(&sandbox.spec.uid),
+            cgroup: &record.cgroup,
+            cgroup_views: self.cgroups.views(&record.cgroup),
+            devices: bundle::host_devices(spec)?,
+            limits: self.limits,
+        })?;
+        self.cgroups.create(&record.cgroup, &spec.resources, Some(&bundle.device_rules))?;
+        let path = dir.join(record::CONFIG);
+        record::write(&path, &bundle.spec).map_err(path_error("write", &path))?;
+        let path = dir.join(record::SHIM);
+        let shim = self.shim_config(record, sandbox)?;
+        record::write(&path, &shim).map_err(path_error("write", &path))
+    }
+
+    fn shim_config(&self, record: &ContainerRecord, sandbox: &SandboxRecord) -> Result<ShimConfig, Error> {
+        let spec = &record.spec;
+        let mut lower = record.layers.iter().rev().map(|d| layer_dir(d).map(str::to_owned)).collect::<Result<Vec<_>, _>>()?;
+        if lower.is_empty() {
+            lower.push(EMPTY_LAYER.to_owned());
+        }
+        let snapshot = self.snapshot_dir(&record.id);
+        let pid_namespace = match (sandbox.spec.host_pid, sandbox.spec.share_pid) {
+            (true, _) => PidNamespace::Host,
+            (false, true) => PidNamespace::Shared(self.sandbox_dir(&sandbox.spec.uid).join("pid")),
+            (false, false) => PidNamespace::Own,
+        };
+        let lives_on = !matches!(pid_namespace, PidNamespace::Own);
+        Ok(ShimConfig {
+            log_path: spec.log_path.clone(),
+            stdin: spec.stdin,
+            stdin_once: spec.stdin_once,
+            tty: spec.tty,
+            rootfs: Rootfs {
+                layers_dir: self.images.layers_dir(),
+                lower,
+                upper: snapshot.join("upper"),
+                work: snapshot.join("work"),
+            },
+            pid_namespace,
+            cgroups: self.cgroups.dirs(&record.cgroup),
+            oom_file: self.cgroups.oom_file(&record.cgroup),
+            kill_file: if lives_on { self.cgroups.kill_file(&record.cgroup) } else { None },
+            allow_devices: self.limits.devices || spec.privileged,
+        })
+    }
+
+    /// The image's user with the pod's overrides.
+    fn user(&self, spec: &ContainerSpec, image: &Image) -> Result<(u32, u32, Vec<u32>), Error> {
+        let (uid, gid, groups) = self.images.user_now(image, spec.user.uid)?;
+        let all: BTreeSet<u32> = groups.into_iter().chain(spec.user.supplemental.iter().copied()).collect();
+        Ok((uid, spec.user.gid.unwrap_or(gid), all.into_iter().collect()))
+    }
+
+    pub(super) async fn start(self: Arc<Self>, container: Arc<Container>) -> Result<(), Error> {
+        let _gate = container.gate.lock().await;
+        let state = match &*container.phase.borrow() {
+            Phase::Created => None,
+            Phase::Running(_) => Some("running"),
+            Phase::Exited(_) => Some("exited"),
+        };
+        if let Some(state) = state {
+            return Err(Error::WrongState { id: container.record.id.clone(), state, wanted: "created" });
+        }
+        let dir = self.container_dir(&container.record.id);
+        let (child, control) = helper::spawn(&self.config, "run", &dir)?;
+        let report = control.receive::<Report>().await.map_err(Error::io("cannot hear from a helper"))?;
+        match report {
+            Some((Report::Started { .. }, _)) => {
+                let state = record::read::<StateRecord>(&dir.join(record::STATE))?.ok_or_else(|| helper_died(&dir))?;
+                container.phase.send_replace(Phase::Running(state));
+                container.tell(ContainerEventKind::Started, &self.events);
+                self.watch(container.clone(), dir, Watched::Child(child));
+                Ok(())
+            }
+            Some((Report::Failed { message }, _)) => {
+                reap(child).await;
+                // A failure that left no status concerns this attempt only.
+                if let Some(exit) = record::read::<Exit>(&dir.join(record::EXIT))? {
+                    container.finish(exit, &self.events);
+                }
+                Err(Error::Start(message))
+            }
+            _ => {
+                reap(child).await;
+                let error = helper_died(&dir);
+                container.finish(last_words(&dir, None), &self.events);
+                Err(error)
+            }
+        }
+    }
+
+    /// Reports the end of a container when its helper ends.
+    fn watch(&self, container: Arc<Container>, dir: PathBuf, watched: Watched) {
+        let events = self.events.clone();
+        let mut tasks = self.tasks.lock();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            match watched {
+                Watched::Child(child) => reap(child).await,
+                Watched::Stranger(pidfd) => drop(pidfd.readable().await),
+            }
+            let started_at = container.running().ok().map(|state| state.started_at);
+            container.finish(last_words(&dir, started_at), &events);
+        });
+    }
+
+    pub(super) async fn stop(&self, container: &Container, signal: i32, grace: Duration) -> Result<(), Error> {
+        if !matches!(&*container.phase.borrow(), Phase::Running(_)) {
+            return Ok(());
+        }
+        if !grace.is_zero() {
+            container.signal(signal)?;
+            if tokio::time::timeout(grace, container.ended()).await.is_ok() {
+                return Ok(());
+            }
+        }
+        container.signal(libc::SIGKILL)?;
+        match tokio::time::timeout(KILL_WAIT, container.ended()).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::Timeout(KILL_WAIT)),
+        }
+    }
+
+    pub(super) async fn drop_container(&self, container: &Arc<Container>) -> Result<(), Error> {
+        let _gate = container.gate.lock().await;
+        self.stop(container, libc::SIGKILL, Duration::ZERO).await?;
+        self.cgroups.remove(&container.record.cgroup).await?;
+        self.remove_files(&container.record.id)?;
+        self.containers.lock().remove(&container.record.id);
+        Ok(())
+    }
+
+    /// Takes up the containers on disk.
+    pub(super) async fn load_containers(&self) -> Result<(), Error> {
+        for dir in super::entries(&self.config.run_dir.join("containers"))? {
+            let Some(found) = record::read::<ContainerRecord>(&dir.join(record::RECORD))? else { continue };
+            if found.owner == self.config.cgroup_parent {
+                self.load_container(found, dir).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn load_container(&self, found: ContainerRecord, dir: PathBuf) -> Result<(), Error> {
+        if !dir.join(record::SHIM).exists() {
+            // Creation was interrupted; whoever asked for it will ask again.
+            self.cgroups.remove(&found.cgroup).await?;
+            return self.remove_files(&found.id);
+        }
+        wait_started(&dir).await;
+        let (id, state) = (found.id.clone(), record::read::<StateRecord>(&dir.join(record::STATE))?);
+        let helper = state.and_then(|state| Some((state, sys::pidfd_open(state.shim_pid).ok()?)));
+        // Only while the helper holds its lock is the process id surely its own.
+        let container = match helper {
+            Some((state, pidfd)) if locked(&dir) => {
+                let container = Container::new(found, Phase::Running(state));
+                let pidfd = register(pidfd).map_err(Error::io("cannot watch a helper"))?;
+                self.watch(container.clone(), dir, Watched::Stranger(pidfd));
+                container
+            }
+            _ => {
+                let exit = record::read::<Exit>(&dir.join(record::EXIT))?;
+                let exit = exit.or_else(|| state.map(|state| last_words(&dir, Some(state.started_at))));
+                Container::new(found, exit.map_or(Phase::Created, Phase::Exited))
+            }
+        };
+        self.containers.lock().insert(id, container);
+        Ok(())
+    }
+
+    fn remove_files(&self, id: &str) -> Result<(), Error> {
+        // The record goes last, so that an interrupted removal can be repeated.
+        let dir = self.container_dir(id);
+        for path in [self.snapshot_dir(id), dir.join(record::SHIM), dir] {
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            match removed {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(path_error("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn container_dir(&self, id: &str) -> PathBuf {
+        self.config.run_dir.join("containers").join(id)
+    }
+
+    fn snapshot_dir(&self, id: &str) -> PathBuf {
+        self.config.data_dir.join("snapshots").join(id)
+    }
+}
+
+/// A helper whose end means the container's end.
+enum Watched {
+    Child(Child),
+    Stranger(Arc<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>>),
+}
+
+async fn reap(mut child: Child) {
+    // It can only fail if someone else reaped the helper, and then it is gone as well.
+    let _ = child.wait().await;
+}
+
+/// What the helper left; if it was killed, nothing is known.
+fn last_words(dir: &Path, started_at: Option<Timestamp>) -> Exit {
+    if let Ok(Some(exit)) = record::read::<Exit>(&dir.join(record::EXIT)) {
+        return exit;
+    }
+    let exit = Exit {
+        code: 137,
+        signal: None,
+        oom_killed: false,
+        reason: "ContainerStatusUnknown".to_owned(),
+        message: "the container's helper process died, so its exit status is not known".to_owned(),
+        started_at,
+        finished_at: Timestamp::now(),
+    };
+    // Kept, so that every later reader sees the same time.
+    let _ = record::write(&dir.join(record::EXIT), &exit);
+    exit
+}
+
+/// A previous process may have started the container a moment ago; its helper then holds the lock but has not written its state.
+async fn wait_started(dir: &Path) {
+    const ROUNDS_MAX: usize = 200;
+    for _ in 0..ROUNDS_MAX {
+        let settled = dir.join(record::STATE).exists() || dir.join(record::EXIT).exists();
+        if settled || !locked(dir) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Whether a helper lives.
+fn locked(dir: &Path) -> bool {
+    File::open(dir.join(record::LOCK)).is_ok_and(|file| file.try_lock_shared().is_err())
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may contain anything, but not a closing parenthesis after the last one.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn random_id() -> Result<String, Error> {
+    let mut bytes = [0; 32];
+    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(Error::io("cannot read /dev/urandom"))?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// What this process may hand out to containers.
+pub(super) fn host_limits(devices: bool) -> Result<HostLimits, Error> {
+    /// Programs that walk all descriptors would otherwise take seconds. What systemd allows.
+    const NOFILE_MAX: u64 = 1 << 20;
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+    let (_, nofile) = limit.map_err(|e| Error::io("cannot read the limit of open files")(e.into()))?;
+    let free = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE).unwrap_or(false);
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default().trim().parse().unwrap_or(0);
+    let oom_score_adj_min = if free { None } else { Some(own) };
+    Ok(HostLimits { nofile: nofile.min(NOFILE_MAX), oom_score_adj_min, devices })
+}
