@@ -101,27 +101,7 @@ pub(super) async fn cadvisor(node: &Node) -> String {
         "Number of bytes the container's log takes on this filesystem.",
         |one| one.logs_bytes.to_string(),
     );
-    let links: [(&str, &str, Counter); 4] = [
-        ("container_network_receive_bytes_total", "Cumulative count of bytes received", |pod| {
-            pod.network.received_bytes
-        }),
-        ("container_network_receive_packets_total", "Cumulative count of packets received", |pod| {
-            pod.network.received_packets
-        }),
-        ("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", |pod| {
-            pod.network.sent_bytes
-        }),
-        ("container_network_transmit_packets_total", "Cumulative count of packets transmitted", |pod| {
-            pod.network.sent_packets
-        }),
-    ];
-    for (name, help, value) in links {
-        text.family(name, "counter", help);
-        for one in &pods {
-            let (namespace, pod) = (pod::namespace(&one.entry.pod), pod::name(&one.entry.pod));
-            text.sample(name, &[("interface", "eth0"), ("namespace", namespace), ("pod", pod)], value(one));
-        }
-    }
+    text.links(&pods);
     text.family("machine_cpu_cores", "gauge", "Number of logical CPU cores.");
     text.sample("machine_cpu_cores", &[], std::thread::available_parallelism().map_or(1, usize::from));
     text.family("machine_memory_bytes", "gauge", "Amount of memory installed on the machine.");
@@ -204,6 +184,34 @@ impl Text {
         } else {
             writeln!(self.out, "{name}{{{}}} {value}", labels.join(","))
         };
+    }
+
+    fn links(&mut self, pods: &[PodUsage]) {
+        let links: [(&str, &str, Counter); 4] = [
+            ("container_network_receive_bytes_total", "Cumulative count of bytes received", |pod| {
+                pod.network.received_bytes
+            }),
+            ("container_network_receive_packets_total", "Cumulative count of packets received", |pod| {
+                pod.network.received_packets
+            }),
+            ("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", |pod| {
+                pod.network.sent_bytes
+            }),
+            ("container_network_transmit_packets_total", "Cumulative count of packets transmitted", |pod| {
+                pod.network.sent_packets
+            }),
+        ];
+        for (name, help, value) in links {
+            self.family(name, "counter", help);
+            for one in pods {
+                let (namespace, pod) = (pod::namespace(&one.entry.pod), pod::name(&one.entry.pod));
+                self.sample(
+                    name,
+                    &[("interface", "eth0"), ("namespace", namespace), ("pod", pod)],
+                    value(one),
+                );
+            }
+        }
     }
 
     fn containers(
