@@ -35,11 +35,17 @@ const TCP_ANSWERS_MAX: usize = 32;
 /// The largest datagram sent, after DNS flag day 2020: it is never fragmented.
 const DATAGRAM_BYTES_MAX: u16 = 1232;
 
-/// Answers on a node's DNS address until dropped. Until the catalog is synced, answers say that the server is not ready.
+/// Answers on a node's DNS address until dropped; `bound` is told when it listens. Until the catalog is synced, answers say that the
+/// server is not ready.
 ///
 /// # Errors
 /// When the address cannot be bound, or the server ends.
-pub async fn run_dns(node: NodeNet, catalog: Arc<ServiceCatalog>, domain: &str) -> Result<(), NetworkError> {
+pub async fn run_dns(
+    node: NodeNet,
+    catalog: Arc<ServiceCatalog>,
+    domain: &str,
+    bound: impl FnOnce() + Send,
+) -> Result<(), NetworkError> {
     let failed = || NetworkError::io(format!("cannot serve DNS on {}", node.name));
     let namespace = NetNs::open(&node.net_ns).map_err(failed())?;
     let address = SocketAddr::V4(SocketAddrV4::new(DNS_ADDRESS, PORT));
@@ -50,6 +56,7 @@ pub async fn run_dns(node: NodeNet, catalog: Arc<ServiceCatalog>, domain: &str) 
     let mut server = Server::new(Handler { zone, catalog, turn: AtomicUsize::new(0) });
     server.register_socket(socket);
     server.register_listener(listener, TCP_IDLE, TCP_ANSWERS_MAX);
+    bound();
     server.block_until_done().await.map_err(|error| failed()(io::Error::other(error)))
 }
 

@@ -24,11 +24,16 @@ use crate::{NetworkError, nft};
 /// After a ruleset that nft refused; the next try starts from nothing.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Keeps a node's rules equal to the catalog until dropped. Refusals are logged and answered by loading everything anew.
+/// Keeps a node's rules equal to the catalog until dropped; `loaded` is told when they are for the first time. Refusals are logged and
+/// answered by loading everything anew.
 ///
 /// # Errors
 /// When the node's namespace is gone.
-pub async fn run_service_proxy(node: NodeNet, catalog: Arc<ServiceCatalog>) -> Result<(), NetworkError> {
+pub async fn run_service_proxy(
+    node: NodeNet,
+    catalog: Arc<ServiceCatalog>,
+    loaded: impl FnOnce() + Send,
+) -> Result<(), NetworkError> {
     let namespace =
         NetNs::open(&node.net_ns).map_err(NetworkError::io("cannot open the node's namespace"))?;
     let mut proxy = Proxy { view: NodeView::of(&node), node, namespace, shadow: Shadow::default() };
@@ -38,9 +43,15 @@ pub async fn run_service_proxy(node: NodeNet, catalog: Arc<ServiceCatalog>) -> R
     }
     let changes = catalog.subscribe();
     catalog.synced().await;
+    let mut loaded = Some(loaded);
     loop {
         let failed = match proxy.load(&catalog).await {
-            Ok(socket) => proxy.follow(socket, &catalog, &changes).await,
+            Ok(socket) => {
+                if let Some(loaded) = loaded.take() {
+                    loaded();
+                }
+                proxy.follow(socket, &catalog, &changes).await
+            }
             Err(error) => error,
         };
         tracing::error!(node = proxy.node.name, error = %base_types::ErrorChain(&failed), "Service rules not loaded, trying again");

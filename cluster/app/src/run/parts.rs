@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use base_runtime::{CancellationToken, TaskGroup};
 use base_tls::Rotating;
+use base_types::ErrorChain;
 use cluster_containers::{Runtime, RuntimeConfig};
 use cluster_network::{DNS_ADDRESS, Fabric, NodeNet, PodNetwork, ServiceCatalog};
 use cluster_store::Embedded;
@@ -18,7 +19,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::Ending;
 use crate::KUBERNETES_VERSION;
@@ -177,11 +178,11 @@ async fn start_api(
                 Ok(())
             });
             if let Err(error) = renewed {
-                tracing::error!(error = %base_types::ErrorChain(error.as_ref()), "Certificates not renewed");
+                tracing::error!(error = %ErrorChain(error.as_ref()), "Certificates not renewed");
             }
         }
     });
-    let (ended, result) = tokio::sync::oneshot::channel();
+    let (ended, result) = oneshot::channel();
     let token = shared.group.token().clone();
     shared.group.spawn_draining("apiserver", async move {
         let _nobody_waits = ended.send(cluster_apiserver::run(config, token).await);
@@ -208,32 +209,51 @@ async fn start_network(shared: &Arc<Shared>, published: Vec<(Publish, std::net::
     let client = shared.client("system:kube-proxy", None).await?;
     let catalog = &shared.catalog;
     shared.workers.spawn("services", catalog.clone().follow(client));
+    let (mut loaded, mut bound) = (Vec::new(), Vec::new());
     for (node, ..) in &shared.nodes {
-        let (rules, dns) = (node.clone(), node.clone());
-        let (for_rules, for_dns) = (catalog.clone(), catalog.clone());
-        let (rules_board, dns_board) = (shared.board.clone(), shared.board.clone());
-        shared.workers.spawn("service-rules", async move {
-            if let Err(error) = cluster_network::run_service_proxy(rules, for_rules).await {
-                rules_board.not_ready("services", &base_types::ErrorChain(&error).to_string());
-            }
-        });
-        shared.workers.spawn("dns", async move {
-            if let Err(error) = cluster_network::run_dns(dns, for_dns, DOMAIN).await {
-                dns_board.not_ready("dns", &base_types::ErrorChain(&error).to_string());
+        loaded.push(start_rules(shared, node));
+        bound.push(start_dns(shared, node));
+    }
+    for (part, nodes) in [("services", loaded), ("dns", bound)] {
+        let (board, catalog) = (shared.board.clone(), catalog.clone());
+        shared.workers.spawn("network-ready", async move {
+            catalog.synced().await;
+            if futures::future::try_join_all(nodes).await.is_ok() {
+                board.ready(part);
             }
         });
     }
-    let (board, synced) = (shared.board.clone(), catalog.clone());
-    shared.workers.spawn("services-ready", async move {
-        synced.synced().await;
-        board.ready("services");
-        board.ready("dns");
-    });
     for (target, listener) in published {
         let listener = TcpListener::from_std(listener)?;
         shared.workers.spawn("publish", publish::forward(listener, target, catalog.clone()));
     }
     Ok(())
+}
+
+/// The receiver hears when the node's rules stand.
+fn start_rules(shared: &Shared, node: &NodeNet) -> oneshot::Receiver<()> {
+    let (node, catalog, board) = (node.clone(), shared.catalog.clone(), shared.board.clone());
+    let (loaded, told) = oneshot::channel();
+    let loaded = move || loaded.send(()).unwrap_or_default();
+    shared.workers.spawn("service-rules", async move {
+        if let Err(error) = cluster_network::run_service_proxy(node, catalog, loaded).await {
+            board.not_ready("services", &ErrorChain(&error).to_string());
+        }
+    });
+    told
+}
+
+/// The receiver hears when the node's DNS server listens.
+fn start_dns(shared: &Shared, node: &NodeNet) -> oneshot::Receiver<()> {
+    let (node, catalog, board) = (node.clone(), shared.catalog.clone(), shared.board.clone());
+    let (bound, told) = oneshot::channel();
+    let bound = move || bound.send(()).unwrap_or_default();
+    shared.workers.spawn("dns", async move {
+        if let Err(error) = cluster_network::run_dns(node, catalog, DOMAIN, bound).await {
+            board.not_ready("dns", &ErrorChain(&error).to_string());
+        }
+    });
+    told
 }
 
 async fn start_node(
@@ -266,7 +286,7 @@ async fn start_node(
     let token = shared.workers.token().clone();
     shared.workers.spawn_draining("kubelet", async move {
         if let Err(error) = cluster_kubelet::run(config, client, token).await {
-            board.not_ready(&name, &base_types::ErrorChain(&error).to_string());
+            board.not_ready(&name, &ErrorChain(&error).to_string());
         }
     });
     Ok(())

@@ -23,17 +23,14 @@ async fn world_with_dns(world: &World) -> (std::sync::Arc<Api>, NetNs) {
     let catalog = api.catalog().await;
     for node in world.fabric.nodes() {
         let (node, catalog) = (node.clone(), catalog.clone());
-        tokio::spawn(async move { cluster_network::run_dns(node, catalog, "cluster.local").await.unwrap() });
-        cluster_ready(&world.node(world.fabric.nodes().len())).await;
+        let (ready, bound) = tokio::sync::oneshot::channel();
+        let ready = move || ready.send(()).unwrap();
+        tokio::spawn(async move {
+            cluster_network::run_dns(node, catalog, "cluster.local", ready).await.unwrap()
+        });
+        tokio::time::timeout(SOON, bound).await.unwrap().unwrap();
     }
     (api, namespace(&world.pod(2, "client", None).await))
-}
-
-async fn cluster_ready(node: &NetNs) {
-    let deadline = Instant::now() + SOON;
-    while connect(node, address(DNS_ADDRESS, 53)).await.is_err() && Instant::now() < deadline {
-        tokio::task::yield_now().await;
-    }
 }
 
 fn question(name: &str, wanted: RecordType) -> Vec<u8> {

@@ -26,7 +26,7 @@ fn spec(extra: serde_json::Value) -> serde_json::Value {
 async fn cluster(world: &World, api: &Arc<Api>) -> Vec<PodNet> {
     let catalog = api.catalog().await;
     for node in world.fabric.nodes() {
-        tokio::spawn(cluster_network::run_service_proxy(node.clone(), catalog.clone()));
+        tokio::spawn(cluster_network::run_service_proxy(node.clone(), catalog.clone(), || {}));
     }
     let mut pods = Vec::new();
     for (index, name) in NAMES.into_iter().enumerate() {
@@ -139,7 +139,10 @@ fn addresses_without_a_pod_are_refused_every_time() {
         for _ in 0..50 {
             for nobody in [[10, 244, 1, 200], [10, 244, 2, 200], [10, 244, 9, 9], [8, 8, 8, 8]] {
                 let error = connect(&namespace(&pods[0]), address(nobody, 80)).await.unwrap_err();
-                assert!(matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable), "{error:?}");
+                assert!(
+                    matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable),
+                    "{error:?}"
+                );
             }
         }
         assert!(start.elapsed() < SOON, "200 refusals took {:?}", start.elapsed());
@@ -256,6 +259,7 @@ fn rules_survive_a_restart_and_are_repaired() {
         tokio::spawn(cluster_network::run_service_proxy(
             world.fabric.nodes()[0].clone(),
             api.catalog().await,
+            || {},
         ));
         until(&from, vip, &["a", "b"]).await;
     });
