@@ -55,8 +55,8 @@ fn valid_tag(tag: &str) -> Option<&str> {
 
 fn valid_domain(domain: &str) -> bool {
     let (host, port) = domain.split_once(':').unwrap_or((domain, "1"));
-    !host.is_empty()
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b))
+    let label = |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    host.split('.').all(label)
         && port.parse::<u16>().is_ok()
 }
 
