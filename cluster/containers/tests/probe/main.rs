@@ -42,6 +42,8 @@ fn perform(words: &[String]) -> io::Result<Option<u8>> {
         ["open", path] => attempt(path, fs::File::open(path).map(drop)),
         ["link", path] => println!("{}", fs::read_link(path)?.display()),
         ["long", count] => println!("{}", "x".repeat(count.parse().unwrap_or(0))),
+        ["many", count] => many(count.parse().unwrap_or(0))?,
+        ["keyctl"] => attempt("keyctl", keyctl()),
         ["unshare"] => attempt("unshare", nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).map_err(Into::into)),
         ["mknod", path] => {
             let (kind, mode) = (nix::sys::stat::SFlag::S_IFBLK, nix::sys::stat::Mode::S_IRUSR);
@@ -92,6 +94,21 @@ fn eat(mebibytes: usize) {
         kept.push(vec![1u8; 1 << 20]);
     }
     println!("ate {}", kept.iter().map(Vec::len).sum::<usize>() >> 20);
+}
+
+fn many(count: usize) -> io::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    (0..count).try_for_each(|n| writeln!(out, "line {n}"))?;
+    out.flush()
+}
+
+/// A call the default filter denies and the kernel allows to everyone.
+#[expect(unsafe_code, reason = "there is no safe wrapper for this call")]
+fn keyctl() -> io::Result<()> {
+    const KEYCTL_GET_KEYRING_ID: i64 = 0;
+    // SAFETY: three integers.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, -3, 1) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Starts sleeping children until the limit says no.
