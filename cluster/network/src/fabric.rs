@@ -125,16 +125,8 @@ impl Fabric {
     /// When a mount or file cannot be removed; what is left is removed by the next call.
     pub fn remove(name: &str, run_dir: &Path) -> Result<(), NetworkError> {
         remove_sandboxes(run_dir)?;
-        let nodes = format!("{name}-node");
-        let mut paths = vec![fabric_path(name)];
-        if let Ok(entries) = fs::read_dir(NETNS_DIRECTORY) {
-            paths.extend(entries.flatten().filter_map(|entry| {
-                let file = entry.file_name();
-                let number = file.to_str()?.strip_prefix(&nodes)?;
-                number.parse::<u8>().is_ok().then(|| entry.path())
-            }));
-        }
-        for path in paths {
+        let nodes = present_nodes(name).into_iter().map(|index| NodeNet::new(name, index).net_ns);
+        for path in nodes.chain([fabric_path(name)]) {
             NetNs::remove(&path)
                 .map_err(NetworkError::io(format!("cannot remove the namespace {}", path.display())))?;
         }
@@ -272,6 +264,14 @@ fn attach_node(node: &NodeNet) -> Result<(), NetworkError> {
     apply(&mut socket, "cannot attach a node to the bridge", vec![route::set_master_and_up(port, bridge)])
 }
 
+/// The numbers of the nodes a namespace's file is there for.
+fn present_nodes(name: &str) -> Vec<u8> {
+    let Ok(entries) = fs::read_dir(NETNS_DIRECTORY) else { return Vec::new() };
+    let prefix = format!("{name}-node");
+    let number = |file: std::ffi::OsString| file.to_str()?.strip_prefix(&prefix)?.parse().ok();
+    entries.flatten().filter_map(|entry| number(entry.file_name())).collect()
+}
+
 fn check(config: &FabricConfig) -> Result<(), NetworkError> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if config.name.is_empty() || config.name.len() > 32 || !config.name.bytes().all(fits) {
@@ -284,6 +284,13 @@ fn check(config: &FabricConfig) -> Result<(), NetworkError> {
         return Err(NetworkError::Config(format!(
             "number of nodes {} must be 1 to {NODES_MAX}",
             config.nodes
+        )));
+    }
+    if let Some(most) = present_nodes(&config.name).into_iter().max().filter(|most| *most > config.nodes) {
+        // Their pods may be running, and nobody would look after them.
+        return Err(NetworkError::Config(format!(
+            "cluster `{}` has {most} nodes: run it with as many, or remove it first",
+            config.name
         )));
     }
     debug_assert!(

@@ -127,3 +127,20 @@ fn a_uid_that_names_another_place_is_refused() {
         }
     });
 }
+
+#[test]
+fn a_node_is_not_forgotten() {
+    isolated("fewer", |world| async move {
+        let config = |nodes| cluster_network::FabricConfig {
+            name: world.name.clone(),
+            run_dir: world.run_dir.clone(),
+            nodes,
+        };
+        let error = Fabric::ensure(&config(1)).unwrap_err().to_string();
+        assert!(error.contains("has 2 nodes"), "{error}");
+        Fabric::ensure(&config(3)).unwrap();
+        assert!(Fabric::ensure(&config(2)).is_err());
+        Fabric::remove(&world.name, &world.run_dir).unwrap();
+        Fabric::ensure(&config(1)).unwrap();
+    });
+}
