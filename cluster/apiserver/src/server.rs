@@ -1,0 +1,161 @@
+//! Sockets, TLS, HTTP: accepting connections, reading requests, writing replies.
+
+pub(crate) mod paths;
+pub(crate) mod reply;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use base_tls::Server;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::net::{TcpListener, TcpStream};
+
+pub(crate) use reply::{Body, Reply};
+
+use crate::{
+    api::Api,
+    authn::{self, User},
+    authz,
+    context::Context,
+    error::{ApiError, ApiResult},
+    kubelet, registry,
+    request::{Query, RequestInfo},
+};
+
+/// The largest request body (Kubernetes: 3 MiB).
+const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one request that is not a stream may take (Kubernetes: 60 s).
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long open requests may go on after the server was told to stop.
+const DRAIN: Duration = Duration::from_secs(3);
+/// Connections served at once.
+const CONNECTIONS_MAX: usize = 4096;
+
+/// Accepts connections until shutdown.
+pub(crate) async fn accept(api: Arc<Api>, listener: TcpListener, tls: Server) {
+    let permits = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let permit = tokio::select! {
+            permit = Arc::clone(&permits).acquire_owned() => permit,
+            () = api.shutdown.cancelled() => return,
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = api.shutdown.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (connection, tls) = (Arc::clone(&api), tls.clone());
+                api.tasks.spawn(async move {
+                    serve(connection, stream, tls).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors: accepting goes on when some are free.
+                tracing::warn!(%error, "API server cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(api: Arc<Api>, stream: TcpStream, tls: Server) {
+    // Small frames of watches must not wait for acknowledgements.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY refused");
+    }
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(error = %base_types::ErrorChain(&error), "TLS handshake failed"),
+        Err(_) => return tracing::debug!("TLS handshake took too long"),
+    };
+    let user = stream.peer().map(|peer| Arc::new(User::from_certificate(peer)));
+    let shutdown = api.shutdown.clone();
+    let service = hyper::service::service_fn(move |request| {
+        let (api, user) = (Arc::clone(&api), user.clone());
+        async move { Ok::<_, Infallible>(answer(api, user, request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(300));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1000)
+        .initial_stream_window_size(256 * 1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(DRAIN, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %error, "Connection ended");
+    }
+}
+
+/// Answers one request; refusals become Status objects.
+async fn answer(api: Arc<Api>, user: Option<Arc<User>>, request: Request<Incoming>) -> Response<Body> {
+    let started = std::time::Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let reply = match process(api, user, request).await {
+        Ok(reply) => reply,
+        Err(error) => Reply::from_error(&error),
+    };
+    tracing::debug!(%method, path, status = reply.status().as_u16(), micros = started.elapsed().as_micros(), "Request");
+    reply.into_response()
+}
+
+async fn process(api: Arc<Api>, user: Option<Arc<User>>, request: Request<Incoming>) -> ApiResult<Reply> {
+    let raw_query = request.uri().query().unwrap_or_default().to_owned();
+    let query = Query::parse(Some(&raw_query));
+    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let user = authn::authenticate(&api, user, request.headers())?;
+    let user = authz::impersonate(&api, user, request.headers())?;
+    authz::check(&api, &user, &info)?;
+    let method = request.method().clone();
+    let headers = request.headers().clone();
+    let mut ctx = Context::new(api, user, method, info, &raw_query, headers)?;
+    if kubelet::is_stream(&ctx.info) {
+        return kubelet::connect(&ctx, request).await;
+    }
+    let limited = Limited::new(request.into_body(), BODY_BYTES_MAX);
+    let body = tokio::time::timeout(REQUEST_TIMEOUT, limited.collect()).await;
+    ctx.body = match body {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => return Err(ApiError::too_large()),
+        Ok(Err(error)) => return Err(ApiError::bad_request(format!("the body cannot be read: {error}"))),
+        Err(_) => return Err(ApiError::timeout("the body did not arrive in time", 1)),
+    };
+    let ctx = Arc::new(ctx);
+    let work = dispatch(Arc::clone(&ctx));
+    let mut reply = match tokio::time::timeout(REQUEST_TIMEOUT, work).await {
+        Ok(result) => match result {
+            Ok(reply) => reply,
+            Err(error) => Reply::from_error(&error),
+        },
+        Err(_) => Reply::from_error(&ApiError::timeout("request did not complete within the allotted time", 1)),
+    };
+    for warning in ctx.take_warnings() {
+        reply.warn(&warning);
+    }
+    Ok(reply)
+}
+
+async fn dispatch(ctx: Arc<Context>) -> ApiResult<Reply> {
+    if ctx.info.is_resource { registry::handle(&ctx).await } else { paths::handle(&ctx) }
+}
