@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::duration::ApiDuration;
-use crate::matching::{LabelsSelector, PortSelector, StringMap};
+use crate::matching::{PortSelector, StringMap, WorkloadSelector};
 
 /// The spec of a `DestinationRule`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -18,7 +18,7 @@ pub struct DestinationRule {
     /// Namespaces that see the object; everywhere when empty.
     pub export_to: Vec<String>,
     /// Client pods, in the rule's namespace, the rule is for.
-    pub workload_selector: Option<LabelsSelector>,
+    pub workload_selector: Option<WorkloadSelector>,
 }
 
 /// A named part of the endpoints.

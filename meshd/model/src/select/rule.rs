@@ -73,7 +73,7 @@ impl Level {
         } else {
             self.exact.entry(host).or_default()
         };
-        let has_selector = |it: &DestinationRule| it.workload_selector.as_ref().is_some_and(|it| !it.labels.is_empty());
+        let has_selector = |it: &DestinationRule| it.workload_selector.as_ref().is_some_and(|it| !it.match_labels.is_empty());
         match rules.iter_mut().find(|it| mergeable(&it.spec, &rule.spec)) {
             Some(first) => *first = Arc::new(merge(first, rule)),
             // Rules for selected pods go before those for all.
@@ -110,7 +110,7 @@ fn merge(first: &Config<DestinationRule>, later: &Config<DestinationRule>) -> Co
 /// Whether the proxy sees the rule: by `exportTo`, and by the selector, which is for pods of the rule's namespace only.
 pub(crate) fn visible_to(snapshot: &Snapshot, rule: &Config<DestinationRule>, proxy: &ProxyKey) -> bool {
     let selected = rule.spec.workload_selector.as_ref().is_none_or(|selector| {
-        selector.labels.is_empty() || (rule.namespace == proxy.namespace && selects(&selector.labels, &proxy.labels))
+        selector.match_labels.is_empty() || (rule.namespace == proxy.namespace && selects(&selector.match_labels, &proxy.labels))
     });
     selected && visible(&rule.spec.export_to, &snapshot.mesh.default_destination_rule_export_to, &rule.namespace, &proxy.namespace)
 }
