@@ -97,7 +97,12 @@ async fn accept(listener: &Listener) -> io::Result<Box<dyn Io>> {
     })
 }
 
-async fn connection(io: Box<dyn Io>, handler: Handler, shutdown: CancellationToken) {
+/// Serves one connection that was accepted, or handshaken, elsewhere.
+pub async fn connection(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    handler: Handler,
+    shutdown: CancellationToken,
+) {
     let service = service_fn(move |request| {
         let answer = handler(request);
         async move { Ok::<_, Infallible>(answer.await) }

@@ -1,0 +1,252 @@
+//! `meshctl up`: a cluster, the mesh, and with `--demo` an application with traffic. Repeatable: a second run changes nothing.
+
+use crate::{
+    cluster_client::Cluster,
+    control,
+    failure::{Exit, Failure, Outcome},
+    figures, image, install,
+    place::{Place, program},
+    preflight,
+    progress::{Note, Steps},
+};
+use bytes::Bytes;
+use clap::Args;
+use http::Method;
+use policies_api::names::{BOOKINFO_IMAGE, MESHD_IMAGE, SIDECAR_IMAGE};
+use serde_json::Value;
+use std::{
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+/// Starts a cluster with the mesh; `--demo` adds an application and traffic.
+#[derive(Debug, Clone, Args)]
+pub struct Up {
+    /// Also start the sample application, with traffic.
+    #[arg(long)]
+    demo: bool,
+    /// Number of nodes, each a network namespace of this machine.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    nodes: u8,
+    /// Port of the Kubernetes API on 127.0.0.1.
+    #[arg(long, default_value_t = 6443)]
+    api_port: u16,
+    /// Port of the ingress gateway on 127.0.0.1.
+    #[arg(long, default_value_t = 8080)]
+    ingress_port: u16,
+    /// Start the cluster only, without the mesh.
+    #[arg(long, conflicts_with = "demo")]
+    no_mesh: bool,
+    /// One JSON object for each step.
+    #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
+    output: String,
+}
+
+/// Runs the command.
+pub async fn run(place: &Place, up: &Up) -> Outcome {
+    let steps = Steps::new(up.output == "json");
+    steps.run("preflight", |_| async { preflight::check(place, up.api_port, up.ingress_port).await }).await?;
+    steps.run("cluster", |note| start_cluster(place, up, note)).await?;
+    if up.no_mesh {
+        return Ok(());
+    }
+    let cluster = Cluster::open(place).await?;
+    let packed = pack_images(up.demo)?;
+    let images = packed.images();
+    steps.run("images", |note| load_images(place, packed, note)).await?;
+    steps
+        .run("mesh", |note| {
+            let (cluster, images) = (&cluster, &images);
+            async move {
+                let kinds = install::kinds(cluster, &note).await?;
+                let plane = install::control_plane(cluster, images, &note).await?;
+                let gateway = install::gateway(cluster, images, &note).await?;
+                let changed = kinds.changed + plane.changed + gateway.changed;
+                Ok::<_, Failure>(format!(
+                    "control plane and gateway run, {} policy kinds{}",
+                    kinds.objects,
+                    changes(changed)
+                ))
+            }
+        })
+        .await?;
+    if up.demo {
+        demo(&steps, place, up, &cluster, &images).await?;
+    }
+    Ok(())
+}
+
+async fn demo(steps: &Steps, place: &Place, up: &Up, cluster: &Cluster, images: &install::Images) -> Outcome {
+    steps
+        .run("demo", |note| async move {
+            let count = install::demo(cluster, images, &note).await?;
+            Ok::<_, Failure>(format!("bookinfo: 6 workloads with sidecars{}", changes(count.changed)))
+        })
+        .await?;
+    let url = format!("http://127.0.0.1:{}/productpage", up.ingress_port);
+    steps
+        .run("traffic", |note| {
+            let url = url.clone();
+            async move {
+                install::traffic(cluster, images, &note).await?;
+                note.set(format!("waiting for {url}"));
+                figures::answering(&url, Duration::from_secs(60)).await?;
+                Ok::<_, Failure>(format!("20 requests/s through {url}"))
+            }
+        })
+        .await?;
+    if up.output == "json" {
+        return Ok(());
+    }
+    let live = figures::over(cluster, Duration::from_secs(2)).await?;
+    println!("   {live}");
+    println!("   kubeconfig  {}", place.own_kubeconfig().display());
+    println!("   next:       meshctl canary reviews v3 --to 50");
+    println!("               meshctl fault abort ratings --status 503 --percent 10");
+    println!("               meshctl stat");
+    println!("up in {:.1}s", steps.seconds());
+    Ok(())
+}
+
+fn changes(changed: usize) -> String {
+    if changed == 0 { ", nothing changed".into() } else { String::new() }
+}
+
+async fn start_cluster(place: &Place, up: &Up, note: Note) -> Outcome<String> {
+    let socket = place.socket();
+    let running = control::status(&socket).await?;
+    if running.is_none() {
+        note.set("starting the cluster process");
+        spawn_cluster(place, up)?;
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        match control::status(&socket).await? {
+            Some(status) if status["ready"] == true => return Ok(describe(&status, up)),
+            Some(status) => note.set(waiting_for(&status)),
+            None => note.set("waiting for the cluster process"),
+        }
+        if let Some(message) = died(place) {
+            return Err(message);
+        }
+        if tokio::time::Instant::now() > deadline {
+            return Err(Failure::new(Exit::TimedOut, "the cluster is not ready after 60 s")
+                .fix(format!("its log says more: {}", place.log().display())));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Starts `cluster run` in a session of its own, so that it outlives this command and its terminal.
+fn spawn_cluster(place: &Place, up: &Up) -> Outcome {
+    let program = program("cluster")?;
+    std::fs::create_dir_all(place.data_dir())?;
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(place.log())?;
+    let mut command = Command::new(program);
+    command
+        .args(["run", "--name", &place.name, "--nodes", &up.nodes.to_string()])
+        .args(["--api-port", &up.api_port.to_string(), "--ingress-port", &up.ingress_port.to_string()])
+        .arg("--data-dir")
+        .arg(place.data_dir())
+        .arg("--run-dir")
+        .arg(place.run_dir())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0);
+    let child = command.spawn()?;
+    std::fs::write(place.data_dir().join("cluster.child"), child.id().to_string())?;
+    Ok(())
+}
+
+/// The last lines of the log, when the process that was started has ended.
+fn died(place: &Place) -> Option<Failure> {
+    let pid = std::fs::read_to_string(place.data_dir().join("cluster.child")).ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).ok();
+    let zombie =
+        stat.as_deref().and_then(|s| s.rsplit_once(") ")).is_some_and(|(_, rest)| rest.starts_with('Z'));
+    if stat.is_some() && !zombie {
+        return None;
+    }
+    let log = std::fs::read_to_string(place.log()).unwrap_or_default();
+    let last = log
+        .lines()
+        .rev()
+        .find(|line| line.starts_with("error") || line.contains("ERROR") || line.contains("Error:"))
+        .or(log.lines().last());
+    let message = format!("the cluster process ended: {}", last.unwrap_or("it left no message"));
+    Some(Failure::new(Exit::Failed, message).fix(format!("its log says more: {}", place.log().display())))
+}
+
+fn waiting_for(status: &Value) -> String {
+    let components = status["components"].as_object();
+    let waiting: Vec<&str> = components
+        .into_iter()
+        .flatten()
+        .filter(|(_, c)| c["ready"] != true)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    format!("waiting for {}", if waiting.is_empty() { "components".into() } else { waiting.join(", ") })
+}
+
+fn describe(status: &Value, up: &Up) -> String {
+    let nodes = status["nodes"].as_array().map_or(usize::from(up.nodes), Vec::len);
+    format!("API on 127.0.0.1:{}, {nodes} nodes ready, DNS", up.api_port)
+}
+
+/// What was built beside this program, packed.
+struct Packed {
+    meshd: image::Image,
+    sidecar: image::Image,
+    bookinfo: Option<image::Image>,
+}
+
+impl Packed {
+    fn images(&self) -> install::Images {
+        let first = |image: &image::Image| image.names.first().cloned().unwrap_or_default();
+        install::Images {
+            meshd: first(&self.meshd),
+            sidecar: first(&self.sidecar),
+            bookinfo: self.bookinfo.as_ref().map(first).unwrap_or_default(),
+        }
+    }
+}
+
+fn pack_images(demo: bool) -> Outcome<Packed> {
+    let version = env!("CARGO_PKG_VERSION");
+    Ok(Packed {
+        meshd: image::pack(MESHD_IMAGE, version, &program("meshd")?, &[])?,
+        sidecar: image::pack(SIDECAR_IMAGE, version, &program("sidecar")?, &["latest"])?,
+        bookinfo: demo
+            .then(|| image::pack(BOOKINFO_IMAGE, version, &program("bookinfo")?, &["latest"]))
+            .transpose()?,
+    })
+}
+
+async fn load_images(place: &Place, packed: Packed, note: Note) -> Outcome<String> {
+    let known = control::call(&place.socket(), Method::GET, "/images", Bytes::new(), Duration::from_secs(10))
+        .await?
+        .to_string();
+    let (mut loaded, mut total) = (0, 0);
+    for image in [Some(packed.meshd), Some(packed.sidecar), packed.bookinfo].into_iter().flatten() {
+        total += 1;
+        if image.names.iter().all(|name| known.contains(&format!("{name}\""))) && !known.is_empty() {
+            continue;
+        }
+        note.set(format!("loading {}", image.names[0]));
+        load(&place.socket(), image.archive).await?;
+        loaded += 1;
+    }
+    Ok(if loaded == 0 {
+        format!("{total} images, all there")
+    } else {
+        format!("{loaded} of {total} images loaded")
+    })
+}
+
+/// Hands an archive to the cluster.
+pub async fn load(socket: &Path, archive: Vec<u8>) -> Outcome<Value> {
+    control::call(socket, Method::POST, "/images", archive.into(), Duration::from_secs(120)).await
+}
