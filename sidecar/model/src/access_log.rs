@@ -1,5 +1,7 @@
 //! Where and how access logs are written. Formats are texts with Envoy's command operators.
 
+pub(crate) mod proto;
+
 use crate::matcher::{Fraction, HeaderMatch};
 use serde::Serialize;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Where something listens or can be reached.
 
+pub(crate) mod proto;
+
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;

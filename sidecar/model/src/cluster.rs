@@ -1,5 +1,7 @@
 //! Clusters: sets of endpoints that serve the same thing, and how they are reached.
 
+pub(crate) mod proto;
+
 use crate::endpoint::Endpoints;
 use crate::hcm::{Http1Options, Http2Options};
 use crate::metadata::Metadata;

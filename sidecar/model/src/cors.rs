@@ -1,5 +1,7 @@
 //! Cross-origin policy of a route.
 
+pub(crate) mod proto;
+
 use crate::matcher::{Fraction, StringMatch};
 use serde::Serialize;
 

@@ -1,5 +1,7 @@
 //! Endpoints of a cluster, by locality and priority.
 
+pub(crate) mod proto;
+
 use crate::address::Address;
 use crate::metadata::Metadata;
 use serde::Serialize;

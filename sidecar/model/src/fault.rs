@@ -1,5 +1,7 @@
 //! Injected faults.
 
+pub(crate) mod proto;
+
 use crate::matcher::{Fraction, HeaderMatch};
 use serde::Serialize;
 use std::time::Duration;

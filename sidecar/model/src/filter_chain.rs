@@ -1,5 +1,7 @@
 //! Filter chains: which connections they take, and what is done with them.
 
+pub(crate) mod proto;
+
 use crate::hcm::HttpConnectionManager;
 use crate::rbac::NetworkRbac;
 use crate::tcp::TcpProxy;

@@ -1,5 +1,7 @@
 //! The HTTP connection manager: how HTTP connections are served and where their routes come from.
 
+pub(crate) mod proto;
+
 use crate::access_log::AccessLog;
 use crate::http_filter::HttpFilter;
 use crate::matcher::Fraction;

@@ -1,5 +1,7 @@
 //! Headers added to and removed from requests and responses.
 
+pub(crate) mod proto;
+
 use http::HeaderName;
 use serde::Serialize;
 

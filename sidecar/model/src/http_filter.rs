@@ -1,5 +1,7 @@
 //! HTTP filters of a connection manager, and what routes override of them.
 
+pub(crate) mod proto;
+
 use crate::cors::CorsPolicy;
 use crate::fault::Fault;
 use crate::header_ops::HeaderOps;

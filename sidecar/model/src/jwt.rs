@@ -1,5 +1,7 @@
 //! Authentication of requests by JSON web token.
 
+pub(crate) mod proto;
+
 use crate::matcher::StringMatch;
 use crate::route::RouteMatch;
 use http::HeaderName;

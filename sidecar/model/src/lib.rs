@@ -31,6 +31,8 @@ pub mod snapshot;
 pub mod tcp;
 pub mod tls;
 
+mod convert;
+
 pub use access_log::AccessLog;
 pub use address::Address;
 pub use cluster::Cluster;

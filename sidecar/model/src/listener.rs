@@ -1,5 +1,7 @@
 //! A listener: where connections are accepted and which filter chain takes each.
 
+pub(crate) mod proto;
+
 use crate::access_log::AccessLog;
 use crate::address::Address;
 use crate::filter_chain::FilterChain;

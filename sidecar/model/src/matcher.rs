@@ -1,5 +1,7 @@
 //! Matchers of strings, headers, query parameters, metadata and chance.
 
+pub(crate) mod proto;
+
 use crate::invalid::Invalid;
 use crate::metadata::Metadata;
 use http::HeaderName;

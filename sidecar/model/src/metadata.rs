@@ -1,5 +1,7 @@
 //! Metadata carried by routes, clusters, endpoints and requests: one JSON object for each namespace.
 
+pub(crate) mod proto;
+
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;

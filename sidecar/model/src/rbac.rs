@@ -1,5 +1,7 @@
 //! Authorization: who may do what.
 
+pub(crate) mod proto;
+
 use crate::matcher::{HeaderMatch, MetadataMatch, Regex, StringMatch};
 use ipnet::IpNet;
 use serde::Serialize;

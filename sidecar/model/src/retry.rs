@@ -1,5 +1,7 @@
 //! When and how failed requests are tried again.
 
+pub(crate) mod proto;
+
 use crate::matcher::HeaderMatch;
 use serde::{Serialize, Serializer};
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Route configurations: hosts, what is matched, and what is done.
 
+pub(crate) mod proto;
+
 use crate::header_ops::HeaderOps;
 use crate::http_filter::RouteFilters;
 use crate::matcher::{Fraction, HeaderMatch, MetadataMatch, QueryMatch, Regex, RegexRewrite};

@@ -1,5 +1,7 @@
 //! Forwarding: which cluster, how long, how the request is changed, what is copied.
 
+pub(crate) mod proto;
+
 use crate::hcm::Upgrade;
 use crate::header_ops::HeaderOps;
 use crate::http_filter::RouteFilters;

@@ -1,5 +1,7 @@
 //! Secrets: certificates with their keys, and roots.
 
+pub(crate) mod proto;
+
 use serde::{Serialize, Serializer};
 use std::sync::Arc;
 

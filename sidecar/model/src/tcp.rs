@@ -1,5 +1,7 @@
 //! The TCP proxy: a connection copied to a cluster.
 
+pub(crate) mod proto;
+
 use crate::access_log::AccessLog;
 use crate::metadata::Metadata;
 use crate::route_action::HashPolicy;

@@ -1,5 +1,7 @@
 //! TLS at listeners and towards upstreams. Keys and roots are named; [`crate::secret`] holds what names stand for.
 
+pub(crate) mod proto;
+
 use crate::matcher::StringMatch;
 use serde::Serialize;
 use std::sync::Arc;
