@@ -6,5 +6,9 @@
 mod life;
 #[path = "cluster/machine.rs"]
 mod machine;
+#[path = "cluster/pods.rs"]
+mod pods;
+#[path = "cluster/program.rs"]
+mod program;
 #[path = "cluster/refusals.rs"]
 mod refusals;

@@ -1,7 +1,8 @@
 //! Start, kill, restart, end.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::PostParams;
@@ -11,12 +12,12 @@ use serde_json::json;
 
 use crate::machine::{Machine, isolated};
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
 /// A client as kubectl would be: with the file the cluster wrote.
-async fn client(machine: &Machine) -> Client {
+pub async fn client(machine: &Machine) -> Client {
     base_tls::install_default_provider();
     let file = Kubeconfig::read_from(machine.data().join("kubeconfig")).unwrap();
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
@@ -122,5 +123,26 @@ fn down_ends_whatever_there_is() {
         );
         assert!(machine.down().status.success());
         assert!(!fs::exists(path).unwrap());
+    });
+}
+
+#[test]
+fn killed_at_any_moment_it_starts_again() {
+    isolated("moments", |machine| {
+        for milliseconds in (0..200).step_by(8) {
+            let mut process = machine.command("run").stderr(Stdio::null()).spawn().unwrap();
+            std::thread::park_timeout(Duration::from_millis(milliseconds));
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+        let mut running = machine.start();
+        machine.wait(&mut running, "everything", |status| status["ready"] == true);
+        // And an end that is cut short is finished by the next one.
+        for milliseconds in [1, 5, 20, 50] {
+            let mut down = machine.command("down").stderr(Stdio::null()).spawn().unwrap();
+            std::thread::park_timeout(Duration::from_millis(milliseconds));
+            down.kill().unwrap();
+            down.wait().unwrap();
+        }
     });
 }

@@ -73,9 +73,14 @@ impl Machine {
 
     /// Starts the cluster and waits for its control socket.
     pub fn start(&self) -> Running {
+        self.start_with(&[])
+    }
+
+    /// As [`Machine::start`], with further options.
+    pub fn start_with(&self, options: &[&str]) -> Running {
         let log = self.root.path().join("log");
         let file = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let process = self.command("run").stderr(file).stdout(Stdio::null()).spawn().unwrap();
+        let process = self.command("run").args(options).stderr(file).stdout(Stdio::null()).spawn().unwrap();
         let mut running = Running { process, log };
         self.wait(&mut running, "the control socket", |_| true);
         running
@@ -107,10 +112,19 @@ impl Machine {
 
     /// One question to the control socket; `None` while nobody answers.
     pub fn ask(&self, method: &str, path: &str) -> Option<Value> {
+        self.send(method, path, &[])
+    }
+
+    /// As [`Machine::ask`], with a body.
+    pub fn send(&self, method: &str, path: &str, body: &[u8]) -> Option<Value> {
         let mut socket = UnixStream::connect(self.run_dir().join("cluster.sock")).ok()?;
-        let request =
-            format!("{method} {path} HTTP/1.1\r\nhost: c\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-        socket.write_all(request.as_bytes()).ok()?;
+        let length = body.len();
+        write!(
+            socket,
+            "{method} {path} HTTP/1.1\r\nhost: c\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+        )
+        .ok()?;
+        socket.write_all(body).ok()?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer).ok()?;
         serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
