@@ -18,7 +18,6 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use meshd_webhook::{inject, review};
-use meshd_xds::Publisher;
 use policies_api::names::{CONTROL_PLANE, ROOT_NAMESPACE, labels};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -34,14 +33,13 @@ pub(crate) async fn serve(
     listener: TcpListener,
     identity: Rotating,
     injection: inject::Config,
-    publisher: Publisher,
     shutdown: CancellationToken,
 ) {
     let tls = Server::new(&identity, ClientAuth::None, &[b"http/1.1"]);
     let injection = Arc::new(injection);
     let answer = handler(move |request| {
-        let (injection, publisher) = (injection.clone(), publisher.clone());
-        async move { answer(request, &injection, &publisher).await }
+        let injection = injection.clone();
+        async move { answer(request, &injection).await }
     });
     loop {
         let tcp = match listener.accept().await {
@@ -66,11 +64,7 @@ pub(crate) async fn serve(
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    injection: &inject::Config,
-    publisher: &Publisher,
-) -> Response<Full<Bytes>> {
+async fn answer(request: Request<Incoming>, injection: &inject::Config) -> Response<Full<Bytes>> {
     if request.method() != Method::POST {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only POST");
     }
@@ -85,9 +79,7 @@ async fn answer(
     };
     let answer = match path.as_str() {
         "/inject" => inject::pod(injection, &review.namespace, &review.object),
-        "/validate" => {
-            meshd_webhook::validate::object(&review, publisher.current().as_ref().map(|p| &*p.snapshot))
-        }
+        "/validate" => meshd_webhook::validate::object(&review),
         _ => return text(StatusCode::NOT_FOUND, "not found"),
     };
     json_response(StatusCode::OK, review.answer(&answer).to_string())

@@ -17,8 +17,6 @@ pub enum Exit {
     Unreachable = 69,
     /// It did not happen in time.
     TimedOut = 75,
-    /// The analysis found problems.
-    Found = 79,
 }
 
 /// A failed command.

@@ -41,11 +41,9 @@ impl fmt::Display for Figures {
     }
 }
 
-/// The samples of one proxy with the name of its pod.
+/// Everything that one proxy exposed.
 pub struct Scraped {
-    /// Namespace and name of the pod.
-    pub pod: (String, String),
-    /// Everything that it exposed.
+    /// Its samples.
     pub samples: Vec<Sample>,
 }
 
@@ -64,7 +62,7 @@ pub async fn scrape(cluster: &Cluster, namespace: Option<&str>) -> Outcome<Vec<S
             format!("/api/v1/namespaces/{namespace}/pods/{name}:{MERGED_METRICS}/proxy/stats/prometheus");
         let request = Request::get(path).body(Vec::new()).ok()?;
         let text = cluster.client.request_text(request).await.ok()?;
-        Some(Scraped { pod: (namespace, name), samples: parse(&text) })
+        Some(Scraped { samples: parse(&text) })
     }));
     Ok(calls.buffer_unordered(AT_ONCE).filter_map(|scraped| async { scraped }).collect().await)
 }

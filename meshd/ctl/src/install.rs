@@ -59,14 +59,14 @@ pub async fn kinds(cluster: &Cluster, note: &Note) -> Outcome<Count> {
 
 /// The control plane, once its kinds are known.
 pub async fn control_plane(cluster: &Cluster, images: &Images, note: &Note) -> Outcome<Count> {
-    let count = documents(cluster, MESHD, images, ROOT_NAMESPACE, note).await?;
+    let count = documents(cluster, MESHD, images, note).await?;
     available(cluster, ROOT_NAMESPACE, "meshd", note).await?;
     Ok(count)
 }
 
 /// The ingress gateway.
 pub async fn gateway(cluster: &Cluster, images: &Images, note: &Note) -> Outcome<Count> {
-    let count = documents(cluster, GATEWAY, images, ROOT_NAMESPACE, note).await?;
+    let count = documents(cluster, GATEWAY, images, note).await?;
     available(cluster, ROOT_NAMESPACE, "istio-ingressgateway", note).await?;
     Ok(count)
 }
@@ -76,9 +76,9 @@ pub async fn demo(cluster: &Cluster, images: &Images, note: &Note) -> Outcome<Co
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
     let label = json!({"metadata": {"labels": {"istio-injection": "enabled"}}});
     namespaces.patch("default", &PatchParams::default(), &Patch::Merge(&label)).await?;
-    let mut count = documents(cluster, BOOKINFO, images, "default", note).await?;
+    let mut count = documents(cluster, BOOKINFO, images, note).await?;
     for text in BOOKINFO_POLICIES {
-        let more = documents(cluster, text, images, "default", note).await?;
+        let more = documents(cluster, text, images, note).await?;
         count = Count { objects: count.objects + more.objects, changed: count.changed + more.changed };
     }
     for name in ["productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3"] {
@@ -89,17 +89,11 @@ pub async fn demo(cluster: &Cluster, images: &Images, note: &Note) -> Outcome<Co
 
 /// A client that keeps calling through the gateway.
 pub async fn traffic(cluster: &Cluster, images: &Images, note: &Note) -> Outcome<Count> {
-    documents(cluster, TRAFFIC, images, ROOT_NAMESPACE, note).await
+    documents(cluster, TRAFFIC, images, note).await
 }
 
 /// Applies every document of a file.
-async fn documents(
-    cluster: &Cluster,
-    text: &str,
-    images: &Images,
-    namespace: &str,
-    note: &Note,
-) -> Outcome<Count> {
+async fn documents(cluster: &Cluster, text: &str, images: &Images, note: &Note) -> Outcome<Count> {
     let text = text
         .replace("$MESHD_IMAGE", &images.meshd)
         .replace("$SIDECAR_IMAGE", &images.sidecar)
@@ -119,9 +113,6 @@ async fn documents(
             );
             Failure { message: format!("{what}: {}", failure.message), ..failure }
         })?;
-        if namespace == "default" {
-            continue;
-        }
     }
     Ok(count)
 }
@@ -150,9 +141,10 @@ async fn available(cluster: &Cluster, namespace: &str, name: &str, note: &Note) 
     let mut stream = watcher(api, config).default_backoff().applied_objects().boxed();
     let wait = async {
         let mut look = tokio::time::interval(Duration::from_millis(700));
-        loop {
+        let mut done = false;
+        while !done {
             tokio::select! {
-                Some(event) = stream.next() => if event.as_ref().is_ok_and(is_available) { return; },
+                event = stream.next() => done = matches!(event, Some(Ok(deployment)) if is_available(&deployment)),
                 _ = look.tick() => note.set(why_not(cluster, namespace, name).await),
             }
         }
@@ -188,9 +180,9 @@ async fn why_not(cluster: &Cluster, namespace: &str, name: &str) -> String {
     };
     for pod in pods.items.iter().filter(|pod| pod.name_any().starts_with(&format!("{name}-"))) {
         let Some(status) = &pod.status else { continue };
-        let containers =
+        let mut containers =
             status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-        for container in containers.filter(|c| !c.ready) {
+        if let Some(container) = containers.find(|c| !c.ready) {
             let state = container.state.as_ref();
             let reason = state
                 .and_then(|s| s.waiting.as_ref())

@@ -33,7 +33,7 @@ pub fn structured(format: Format, value: &Value) -> Outcome<bool> {
 /// Writes columns as kubectl does: upper-case heads, three spaces between.
 pub fn table(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(heads.to_vec());
+    table.load_style(NOTHING).set_header(heads.to_vec());
     for row in rows {
         table.add_row(row);
     }

@@ -1,5 +1,6 @@
 //! `apply`: objects from files, all or none, and the wait until every proxy has them.
 
+mod check;
 mod files;
 mod wait;
 mod words;
@@ -58,8 +59,10 @@ pub async fn run(place: &Place, apply: Apply) -> Outcome {
         return Err(Failure::new(Exit::Usage, "no file is named").fix("meshctl apply -f virtualservice.yaml"));
     }
     let sources = read_all(&paths)?;
+    check::alone(&sources)?;
     let cluster = Cluster::open(place).await?;
     let namespace = &apply.namespace.namespace;
+    check::together(&cluster, &sources, namespace).await?;
     check_all(&cluster, &sources, namespace).await?;
     if apply.dry_run {
         println!("{} objects are valid; nothing was changed", sources.len());

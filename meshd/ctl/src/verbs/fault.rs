@@ -96,7 +96,7 @@ async fn inject(cluster: &Cluster, target: &Target, fault: Value) -> Outcome {
     }
     let mut object = virtual_service(cluster, &target.service, &target.namespace).await?;
     let http = &mut object["spec"]["http"];
-    if !http.as_array().is_some_and(|routes| !routes.is_empty()) {
+    if http.as_array().is_none_or(Vec::is_empty) {
         *http = json!([{"route": [{"destination": {"host": target.service}}]}]);
     }
     let routes =

@@ -43,8 +43,10 @@ pub async fn run(place: &Place, command: Command) -> Outcome {
                 let answer = load(&place.socket(), archive)
                     .await
                     .map_err(|f| Failure { message: format!("{}: {}", file.display(), f.message), ..f })?;
-                for name in answer["loaded"].as_array().or(answer.as_array()).into_iter().flatten() {
-                    println!("loaded {}", name.as_str().unwrap_or_default());
+                for image in answer["loaded"].as_array().into_iter().flatten() {
+                    for name in image["names"].as_array().into_iter().flatten() {
+                        println!("loaded {}", name.as_str().unwrap_or_default());
+                    }
                 }
             }
         }
@@ -53,18 +55,15 @@ pub async fn run(place: &Place, command: Command) -> Outcome {
                 control::call(&place.socket(), Method::GET, "/images", Bytes::new(), Duration::from_secs(10))
                     .await?;
             if !structured(output, &images)? {
-                let rows = images.as_array().into_iter().flatten().map(|image| {
-                    let text = |key: &str| image[key].as_str().unwrap_or_default().to_owned();
-                    vec![
-                        text("name"),
-                        text("digest"),
-                        image["size"]
-                            .as_u64()
-                            .map(|s| format!("{:.1} MB", s as f64 / 1e6))
-                            .unwrap_or_default(),
-                    ]
+                let rows = images["images"].as_array().into_iter().flatten().flat_map(|image| {
+                    let id = image["id"].as_str().unwrap_or_default().chars().take(19).collect::<String>();
+                    let size = format!("{:.1} MB", image["sizeBytes"].as_f64().unwrap_or(0.0) / 1e6);
+                    let names = image["names"].as_array().cloned().unwrap_or_default();
+                    names.into_iter().map(move |name| {
+                        vec![name.as_str().unwrap_or_default().to_owned(), id.clone(), size.clone()]
+                    })
                 });
-                table(&["NAME", "DIGEST", "SIZE"], rows);
+                table(&["NAME", "ID", "SIZE"], rows);
             }
         }
     }

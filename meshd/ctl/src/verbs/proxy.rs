@@ -152,7 +152,8 @@ pub async fn admin(cluster: &Cluster, namespace: &str, pod: &str, path: &str) ->
         if let Some(mut stream) = stderr { stream.read_to_string(&mut err).await.map(|_| ()) } else { Ok(()) }
     };
     let (a, b) = tokio::join!(read_out, read_err);
-    (a?, b?);
+    a?;
+    b?;
     if out.is_empty() {
         return Err(Failure::new(
             Exit::Failed,

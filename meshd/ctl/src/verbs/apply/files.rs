@@ -87,7 +87,7 @@ impl Source {
             ("kind", &self.document.value["kind"]),
             ("metadata.name", &self.document.value["metadata"]["name"]),
         ] {
-            if !value.as_str().is_some_and(|text| !text.is_empty()) {
+            if value.as_str().is_none_or(str::is_empty) {
                 return Err(self.at(path, &format!("{path}: must be a text that is not empty")));
             }
         }
@@ -105,7 +105,8 @@ impl Source {
         Failure { fix: fix.or(located.fix.clone()), ..located }
     }
 
-    fn at(&self, path: &str, message: &str) -> Failure {
+    /// A message behind the file and line of a field.
+    pub fn place(&self, path: &str, message: &str) -> String {
         let place = self
             .document
             .positions
@@ -113,8 +114,13 @@ impl Source {
             .filter(|p| p.line > 0)
             .map(|p| format!(":{}:{}", p.line, p.column))
             .unwrap_or_default();
-        Failure::new(Exit::BadInput, format!("{}{place}: {message}", self.file))
-            .fix("correct the file; nothing was changed")
+        let field =
+            if path.is_empty() || message.contains(path) { String::new() } else { format!("{path}: ") };
+        format!("{}{place}: {field}{message}", self.file)
+    }
+
+    fn at(&self, path: &str, message: &str) -> Failure {
+        Failure::new(Exit::BadInput, self.place(path, message)).fix("correct the file; nothing was changed")
     }
 }
 
