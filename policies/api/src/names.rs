@@ -92,6 +92,8 @@ pub mod annotations {
     pub const INJECT: &str = "sidecar.istio.io/inject";
     /// On a Service: namespaces that see it.
     pub const EXPORT_TO: &str = "networking.istio.io/exportTo";
+    /// On a Service: namespaces whose virtual services may take its host for all clients, separated by commas; `*` is any.
+    pub const ROUTE_GRANTS: &str = "meshd.dev/virtual-service-namespaces";
     /// On an `AuthorizationPolicy`: evaluate without effect.
     pub const DRY_RUN: &str = "istio.io/dry-run";
     /// On a pod: inbound ports that are redirected.
