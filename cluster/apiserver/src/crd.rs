@@ -5,7 +5,7 @@ mod columns;
 mod controller;
 mod definition;
 mod prune;
-mod structural;
+pub(crate) mod structural;
 mod validate;
 
 use std::sync::OnceLock;

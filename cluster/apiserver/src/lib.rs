@@ -8,6 +8,7 @@
 mod admission;
 mod allocator;
 mod api;
+mod apply;
 mod authn;
 mod authz;
 mod bootstrap;

@@ -10,6 +10,7 @@ pub(crate) mod decode;
 pub(crate) mod merge;
 pub(crate) mod openapi;
 pub(crate) mod parse;
+pub(crate) mod protobuf;
 
 use std::{collections::HashMap, sync::LazyLock};
 

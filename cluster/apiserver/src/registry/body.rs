@@ -13,6 +13,7 @@ use crate::{
         decode::decode,
         facts,
         parse::{self, Parsed},
+        protobuf,
     },
 };
 
@@ -60,6 +61,7 @@ pub(crate) fn parse(ctx: &Context) -> ApiResult<Parsed> {
             parse::json(&ctx.body)
         }
         BodyType::Yaml | BodyType::ApplyPatch => parse::yaml(&ctx.body),
+        BodyType::Protobuf => protobuf::decode(&ctx.body).map(|value| Parsed { value, duplicates: Vec::new() }),
         _ => {
             return Err(ApiError::unsupported_media_type(
                 "the body of the request was in an unknown format - accepted media types include: application/json, \

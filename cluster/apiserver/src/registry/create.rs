@@ -10,9 +10,11 @@ use super::{body, modify::finish_defaults, render};
 use crate::{
     admission::{self, Attributes, Operation},
     allocator::Claim,
+    apply::managed,
     context::Context,
     error::{ApiError, ApiResult, FieldError},
     kinds::{Kind, validation},
+    media::{BodyType, body_type},
     object::{self, child, name, now, text},
     server::Reply,
 };
@@ -97,6 +99,7 @@ async fn store(ctx: &Context, kind: &Arc<Kind>, mut object: Value) -> ApiResult<
     kind.strategy.prepare_create(&mut object);
     validate(kind, &object, &name)?;
     let claim = Claim::take(&ctx.api, kind, &mut object, None)?;
+    managed::on_create(kind, body_type(&ctx.headers) == BodyType::ApplyPatch, &mut object);
     admission::validate(ctx, &attributes, &object, None).await?;
     if ctx.dry_run {
         return Ok(object);

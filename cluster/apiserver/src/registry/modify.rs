@@ -5,10 +5,11 @@ use std::sync::Arc;
 use cluster_store::{KeyValue, Op, Precondition, StoreError};
 use serde_json::{Value, json};
 
-use super::{body, create, render};
+use super::{body, render};
 use crate::{
     admission::{self, Attributes, Operation},
     allocator::Claim,
+    apply::managed,
     context::Context,
     error::{ApiError, ApiResult, FieldError},
     kinds::{Kind, validation},
@@ -23,8 +24,15 @@ const ATTEMPTS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Changed {
     pub(crate) object: Value,
-    /// It is gone, because its last finalizer went.
-    pub(crate) removed: bool,
+}
+
+/// Who brings `managedFields` up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tracking {
+    /// The loop does.
+    Due,
+    /// Apply has done it.
+    Done,
 }
 
 /// Handles an update of the object or of a part of it.
@@ -57,6 +65,21 @@ pub(crate) async fn change(
     kind: &Arc<Kind>,
     name: &str,
     subresource: &str,
+    make: impl FnMut(&Value) -> ApiResult<Value> + Send,
+) -> ApiResult<Changed> {
+    change_tracked(ctx, kind, name, subresource, Tracking::Due, make).await
+}
+
+/// [`change`], for callers that may have brought `managedFields` up to date themselves.
+///
+/// # Errors
+/// As [`change`].
+pub(crate) async fn change_tracked(
+    ctx: &Context,
+    kind: &Arc<Kind>,
+    name: &str,
+    subresource: &str,
+    tracking: Tracking,
     mut make: impl FnMut(&Value) -> ApiResult<Value> + Send,
 ) -> ApiResult<Changed> {
     let key = kind.key(&ctx.info.namespace, name);
@@ -74,7 +97,7 @@ pub(crate) async fn change(
             let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object::uid(&old));
             return Err(ApiError::conflict(kind, name, &why));
         }
-        let claim = prepare(ctx, kind, name, subresource, &mut new, &old).await?;
+        let claim = prepare(ctx, kind, (name, subresource, tracking), &mut new, &old).await?;
         match write(ctx, kind, &key, &kv, new, &old).await {
             Ok(changed) => {
                 claim.keep();
@@ -107,8 +130,7 @@ pub(crate) fn finish_defaults(kind: &Kind, object: &mut Value) {
 async fn prepare(
     ctx: &Context,
     kind: &Arc<Kind>,
-    name: &str,
-    subresource: &str,
+    (name, subresource, tracking): (&str, &str, Tracking),
     new: &mut Value,
     old: &Value,
 ) -> ApiResult<Claim> {
@@ -126,6 +148,9 @@ async fn prepare(
     count_generation(kind, new, old);
     validate(kind, subresource, new, old, name)?;
     let claim = Claim::take(&ctx.api, kind, new, Some(old))?;
+    if tracking == Tracking::Due {
+        managed::on_update(ctx, kind, subresource, new, old);
+    }
     admission::validate(ctx, &attributes, new, Some(old)).await?;
     Ok(claim)
 }
@@ -239,11 +264,11 @@ async fn write(
     let bytes = object::encode(&stored)?;
     if ctx.dry_run {
         object::set_revision(&mut new, kv.mod_revision);
-        return Ok(Changed { object: new, removed });
+        return Ok(Changed { object: new });
     }
     if bytes == kv.value && !removed {
         object::set_revision(&mut new, kv.mod_revision);
-        return Ok(Changed { object: new, removed });
+        return Ok(Changed { object: new });
     }
     let op = if removed { Op::Delete } else { Op::Put(bytes) };
     match ctx.api.store.write(key, Precondition::ModRevision(kv.mod_revision), op).await {
@@ -252,17 +277,9 @@ async fn write(
                 crate::allocator::release(&ctx.api, kind, old);
             }
             object::set_revision(&mut new, written.revision);
-            Ok(Changed { object: new, removed })
+            Ok(Changed { object: new })
         }
         Err(StoreError::Conflict { .. } | StoreError::NotFound) => Err(ApiError::modified(kind, object::name(old))),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Creates the object when it is not there, else changes it; used by apply.
-///
-/// # Errors
-/// As [`create::insert`].
-pub(crate) async fn insert(ctx: &Context, kind: &Arc<Kind>, object: Value) -> ApiResult<Value> {
-    create::insert(ctx, kind, object).await
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{body, modify, render};
 use crate::{
+    apply,
     context::Context,
     error::{ApiError, ApiResult},
     kinds::Kind,
@@ -22,6 +23,9 @@ use crate::{
 /// 400, 404, 409, 415, 422.
 pub(crate) async fn patch(ctx: &Context, kind: &Arc<Kind>) -> ApiResult<Reply> {
     let form = body_type(&ctx.headers);
+    if form == BodyType::ApplyPatch {
+        return apply::apply(ctx, kind).await;
+    }
     let patch = read(ctx, kind, form)?;
     let changed = modify::change(ctx, kind, &ctx.info.name, &ctx.info.subresource, |old| {
         let mut new = old.clone();
