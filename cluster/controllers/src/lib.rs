@@ -1,1 +1,169 @@
-//! (to be written)
+//! The controllers of the cluster: loops that bring what is closer to what is wanted.
+//!
+//! One module a controller, each a pure function from caches and a key to a [`plan::Plan`]; one executor that carries plans out. Nothing
+//! polls: watches wake keys, and a plan can ask to be looked at again at a certain time. The peer is any Kubernetes API server.
+
+mod account;
+mod cache;
+mod deployment;
+mod endpointslice;
+mod events;
+mod eviction;
+mod executor;
+mod hub;
+mod node;
+mod plan;
+mod pod;
+mod pod_gc;
+mod queue;
+mod replicaset;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use jiff::Timestamp;
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+use executor::Executor;
+use hub::Hub;
+
+/// What the controllers need to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The certificate of the cluster's authority in PEM, which every namespace gets as ConfigMap `kube-root-ca.crt`.
+    pub cluster_ca_pem: String,
+    /// A node whose Lease is not renewed for so long is not ready; Kubernetes' default is 40 s.
+    pub node_grace: Duration,
+}
+
+/// Why the controllers ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllersError {
+    /// A task ended that should go on for ever.
+    #[error("controller task {0} ended")]
+    Ended(&'static str),
+}
+
+// === impl Config ===
+
+impl Config {
+    /// The defaults, with this authority.
+    #[must_use]
+    pub fn new(cluster_ca_pem: String) -> Self {
+        Self { cluster_ca_pem, node_grace: Duration::from_secs(40) }
+    }
+}
+
+/// Runs all controllers until `shutdown` is cancelled. Only one process of a cluster may do so at a time.
+///
+/// # Errors
+/// [`ControllersError::Ended`] when a part ends by itself, which is a fault.
+pub async fn run(
+    client: Client,
+    config: Config,
+    shutdown: CancellationToken,
+) -> Result<(), ControllersError> {
+    let stop = shutdown.child_token();
+    let hub = Arc::new(Hub::default());
+    let (recorder, events) = events::recorder(client.clone(), stop.clone());
+    let executor = |source| Executor {
+        client: client.clone(),
+        hub: Arc::clone(&hub),
+        recorder: recorder.clone(),
+        source,
+    };
+    let mut tasks: Vec<(&'static str, BoxFuture<'static, ()>)> = vec![("events", Box::pin(events))];
+    tasks.extend(hub.feeds(&client, &stop).into_iter().map(|feed| ("watch", feed)));
+    let (ca, grace) = (config.cluster_ca_pem, config.node_grace);
+    let controllers: [(&'static str, BoxFuture<'static, ()>); 7] = [
+        ("deployment-controller", {
+            let work =
+                |hub: &Hub, key: &cache::Key| deployment::reconcile(&hub.caches, key, Timestamp::now());
+            Box::pin(executor("deployment-controller").work(
+                |hub| &hub.queues.deployments,
+                work,
+                stop.clone(),
+            ))
+        }),
+        ("replicaset-controller", {
+            let work =
+                |hub: &Hub, key: &cache::Key| replicaset::reconcile(&hub.caches, key, Timestamp::now());
+            Box::pin(executor("replicaset-controller").work(
+                |hub| &hub.queues.replica_sets,
+                work,
+                stop.clone(),
+            ))
+        }),
+        ("endpoint-slice-controller", {
+            let work = |hub: &Hub, key: &cache::Key| endpointslice::reconcile(&hub.caches, key);
+            Box::pin(executor("endpoint-slice-controller").work(
+                |hub| &hub.queues.endpoint_slices,
+                work,
+                stop.clone(),
+            ))
+        }),
+        ("service-account-controller", {
+            let work = move |hub: &Hub, key: &cache::Key| account::reconcile(&hub.caches, key, &ca);
+            Box::pin(executor("service-account-controller").work(
+                |hub| &hub.queues.accounts,
+                work,
+                stop.clone(),
+            ))
+        }),
+        ("node-controller", {
+            let work = move |hub: &Hub, key: &cache::Key| {
+                node::reconcile(&hub.caches, key, grace, Instant::now(), Timestamp::now())
+            };
+            Box::pin(executor("node-controller").work(|hub| &hub.queues.nodes, work, stop.clone()))
+        }),
+        ("taint-eviction-controller", {
+            let work = |hub: &Hub, key: &cache::Key| eviction::reconcile(&hub.caches, key, Timestamp::now());
+            Box::pin(executor("taint-eviction-controller").work(
+                |hub| &hub.queues.evictions,
+                work,
+                stop.clone(),
+            ))
+        }),
+        ("pod-garbage-collector", {
+            let work = |hub: &Hub, key: &cache::Key| pod_gc::reconcile(&hub.caches, key, Timestamp::now());
+            Box::pin(executor("pod-garbage-collector").work(|hub| &hub.queues.pods, work, stop.clone()))
+        }),
+    ];
+    tasks.extend(controllers);
+    run_all(tasks, shutdown, stop).await
+}
+
+/// Runs tasks until shutdown; if one ends before, all end.
+async fn run_all(
+    tasks: Vec<(&'static str, BoxFuture<'static, ()>)>,
+    shutdown: CancellationToken,
+    stop: CancellationToken,
+) -> Result<(), ControllersError> {
+    let guard = stop.clone().drop_guard();
+    let mut running: FuturesUnordered<_> = tasks
+        .into_iter()
+        .map(|(name, task)| {
+            let task = tokio::spawn(task);
+            async move {
+                if let Err(error) = task.await {
+                    tracing::error!(task = name, %error, "A controller task failed");
+                }
+                name
+            }
+        })
+        .collect();
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => None,
+        ended = running.next() => ended,
+    };
+    drop(guard);
+    while running.next().await.is_some() {}
+    match ended {
+        Some(name) if !shutdown.is_cancelled() => Err(ControllersError::Ended(name)),
+        _ => Ok(()),
+    }
+}
