@@ -36,6 +36,16 @@ pub struct Secret {
     pub kind: SecretKind,
 }
 
+/// Begins the name of a certificate with its key in files: `file-cert:<chain>~<key>`.
+pub const FILE_CERTIFICATE_PREFIX: &str = "file-cert:";
+/// Begins the name of roots in a file: `file-root:<path>`.
+pub const FILE_ROOTS_PREFIX: &str = "file-root:";
+
+/// Whether a secret of this name is read from files of the pod instead of asked for.
+pub fn is_in_files(name: &str) -> bool {
+    name.starts_with(FILE_CERTIFICATE_PREFIX) || name.starts_with(FILE_ROOTS_PREFIX)
+}
+
 // === impl TlsCertificate ===
 
 impl std::fmt::Debug for TlsCertificate {

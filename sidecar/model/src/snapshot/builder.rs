@@ -95,15 +95,12 @@ impl SnapshotBuilder {
 }
 
 /// Puts `value` under its name; true when that changes anything.
-fn put<T: PartialEq>(
+fn put<T: Clone + PartialEq>(
     all: &mut Resources<T>,
     name: &str,
     value: T,
     name_of: impl Fn(&T) -> &Arc<str>,
-) -> Result<bool, Invalid>
-where
-    T: Clone,
-{
+) -> Result<bool, Invalid> {
     let own = name_of(&value);
     if !name.is_empty() && **own != *name {
         return Err(Invalid::new("name", format!("is `{own}`, but the resource was sent as `{name}`")));

@@ -112,7 +112,8 @@ fn maglev(config: Option<&LbConfig>) -> Converted<LbPolicy> {
 }
 
 fn is_prime(number: u64) -> bool {
-    number >= 2 && (2..).take_while(|factor| factor * factor <= number).all(|factor| number % factor != 0)
+    number >= 2
+        && (2..).take_while(|factor| factor * factor <= number).all(|factor| !number.is_multiple_of(factor))
 }
 
 pub(super) fn locality(message: &Cluster) -> Converted<LocalityLb> {

@@ -15,7 +15,7 @@ pub(crate) fn http2_options(message: Option<&Http2ProtocolOptions>) -> Converted
     let bounded = |field, value: Option<u32>, min| {
         value.map(|value| bounded(field, value, min..=INT31_MAX)).transpose()
     };
-    let keepalive = message.connection_keepalive.clone().unwrap_or_default();
+    let keepalive = message.connection_keepalive.unwrap_or_default();
     Ok(Http2Options {
         max_concurrent_streams: bounded(
             "max_concurrent_streams",
