@@ -145,12 +145,8 @@ pub(crate) fn metadata(object: &Value, errors: &mut Vec<FieldError>) {
     }
     for finalizer in items(metadata, "/finalizers") {
         let name = finalizer.as_str().unwrap_or_default();
-        let known = matches!(name, "orphan" | "foregroundDeletion" | "kubernetes");
         if let Some(why) = qualified_name(name) {
             errors.push(FieldError::invalid("metadata.finalizers", finalizer, &why));
-        } else if !known && !name.contains('/') {
-            let why = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(FieldError::invalid("metadata.finalizers", finalizer, why));
         }
     }
 }

@@ -130,7 +130,7 @@ fn message(facts: &Facts, id: TypeId, bytes: &[u8], depth: usize) -> Result<Valu
         return Ok(json!({}));
     }
     let mut map = Map::new();
-    fields(facts, &entry.fields, bytes, &mut map, depth, |field, number| field.number == number && field.inner == 0)?;
+    fields(facts, &entry.fields, bytes, &mut map, depth, &|field, number| field.number == number && field.inner == 0)?;
     Ok(Value::Object(map))
 }
 
@@ -140,7 +140,7 @@ fn fields(
     bytes: &[u8],
     map: &mut Map<String, Value>,
     depth: usize,
-    is: impl Fn(&Field, u16) -> bool,
+    is: &dyn Fn(&Field, u16) -> bool,
 ) -> Result<(), String> {
     if depth > DEPTH_MAX {
         return Err("protobuf messages are nested too deeply".to_owned());
@@ -157,7 +157,7 @@ fn fields(
             && known.iter().any(|field| field.number == number && field.inner > 0)
         {
             // An embedded message: its fields stand beside ours in JSON.
-            fields(facts, known, inner, map, depth + 1, |field, inner| field.number == number && field.inner == inner)?;
+            fields(facts, known, inner, map, depth + 1, &|field, inner| field.number == number && field.inner == inner)?;
         }
     }
     Ok(())
