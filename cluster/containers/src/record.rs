@@ -48,6 +48,8 @@ pub(crate) struct SandboxRecord {
     pub(crate) spec: SandboxSpec,
     pub(crate) created_at: Timestamp,
     pub(crate) cgroup: String,
+    /// Cgroup directories of the process that holds a shared pid namespace.
+    pub(crate) pause_cgroups: Vec<PathBuf>,
     /// Process that holds a shared pid namespace, if there is one.
     pub(crate) pause_pid: Option<i32>,
 }

@@ -57,6 +57,7 @@ struct Inner {
     images: ImageStore,
     cgroups: Cgroups,
     limits: HostLimits,
+    program: helper::Program,
     events: broadcast::Sender<ContainerEvent>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
     sandboxes: Mutex<BTreeMap<String, SandboxRecord>>,
@@ -76,6 +77,7 @@ impl Runtime {
         let cgroups = Cgroups::detect()?;
         let inner = Arc::new(Inner {
             images: ImageStore::open(&config.data_dir.join("images"))?,
+            program: helper::Program::open(&config.shim)?,
             limits: containers::host_limits(cgroups.limits_devices())?,
             cgroups,
             config,
@@ -185,8 +187,16 @@ impl Runtime {
     }
 
     /// Joins the streams of a running container; output from now on. The exit code is the container's.
+    /// With `stdin_once` the end of this session's input is the end of the container's.
     pub async fn attach(&self, id: &ContainerId) -> Result<ExecSession, Error> {
-        self.inner.run_attach(self.container(id)?)
+        let container = self.container(id)?;
+        let stdin = container.record.spec.stdin;
+        self.inner.run_attach(container, stdin)
+    }
+
+    /// Like [`Runtime::attach`], but only watches.
+    pub async fn attach_output(&self, id: &ContainerId) -> Result<ExecSession, Error> {
+        self.inner.run_attach(self.container(id)?, false)
     }
 
     /// Usage of a running container.

@@ -32,6 +32,8 @@ type Result<T> = std::result::Result<T, Failure>;
 
 /// Runs a helper to its end. Call it first thing in `main`, before any thread exists, with the arguments after `shim_args`.
 pub fn shim_main(args: Vec<String>) -> ! {
+    // It is started through a descriptor, whose number would be its name.
+    let _ = nix::sys::prctl::set_name(c"cluster-shim");
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["run", dir] => control_socket().and_then(|control| run::run(Path::new(dir), control)),

@@ -35,7 +35,7 @@ impl Inner {
         }
         let dir = self.container_dir(&container.record.id);
         let streams = Streams::make(&spec).map_err(Error::io("cannot make pipes"))?;
-        let (mut child, control) = helper::spawn(&self.config, "exec", &dir)?;
+        let (mut child, control) = helper::spawn(&self.program, &self.config, "exec", &dir)?;
         // Reaped whenever it ends; its messages say what the session needs.
         tokio::spawn(async move { child.wait().await });
         let request =
@@ -94,19 +94,20 @@ impl Inner {
         tokio::time::timeout(timeout, run).await.unwrap_or(Err(Error::Timeout(timeout)))
     }
 
-    pub(super) fn run_attach(&self, container: Arc<Container>) -> Result<ExecSession, Error> {
+    pub(super) fn run_attach(&self, container: Arc<Container>, stdin: bool) -> Result<ExecSession, Error> {
         container.running()?;
         let (dir, spec) = (self.container_dir(&container.record.id), &container.record.spec);
         let run = || -> io::Result<ExecSession> {
             let control = helper::Control::new(connect_to(&dir)?)?;
-            let (stdin_theirs, stdin) = if spec.stdin { pipe().map(|(r, w)| (Some(r), Some(w)))? } else { (None, None) };
+            let with_stdin = stdin && spec.stdin;
+            let (stdin_theirs, stdin) = if with_stdin { pipe().map(|(r, w)| (Some(r), Some(w)))? } else { (None, None) };
             let (stdout, stdout_theirs) = pipe()?;
             let (stderr, stderr_theirs) = if spec.tty { (None, None) } else { pipe().map(|(r, w)| (Some(r), Some(w)))? };
             for ours in [Some(&stdout), stderr.as_ref()].into_iter().flatten() {
                 // Smaller is allowed too: it only costs slow readers.
                 let _ = fcntl(ours, FcntlArg::F_SETPIPE_SZ(ATTACH_PIPE_BYTES));
             }
-            let join = AttachRequest::Join { stdin: spec.stdin, stdout: true, stderr: !spec.tty };
+            let join = AttachRequest::Join { stdin: with_stdin, stdout: true, stderr: !spec.tty };
             let theirs = [stdin_theirs.as_ref(), Some(&stdout_theirs), stderr_theirs.as_ref()];
             let theirs: Vec<_> = theirs.into_iter().flatten().map(AsFd::as_fd).collect();
             control.send(&join, &theirs)?;

@@ -250,7 +250,7 @@ impl Inner {
             return Err(Error::WrongState { id: container.record.id.clone(), state, wanted: "created" });
         }
         let dir = self.container_dir(&container.record.id);
-        let (child, control) = helper::spawn(&self.config, "run", &dir)?;
+        let (child, control) = helper::spawn(&self.program, &self.config, "run", &dir)?;
         let report = control.receive::<Report>().await.map_err(Error::io("cannot hear from a helper"))?;
         match report {
             Some((Report::Started { .. }, _)) => {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use super::RuntimeConfig;
 use crate::control;
 use crate::error::Error;
 use crate::exec::register;
+use crate::sys;
 
 /// Our end of a control socket.
 #[derive(Clone, Debug)]
@@ -46,14 +47,37 @@ impl Control {
     }
 }
 
+/// The program that helpers run, seen through a read-only mount that exists only as this descriptor. A process about to enter a container
+/// can be reached from inside through `/proc/PID/exe`; nobody can write to the host's file that way (CVE-2019-5736).
+#[derive(Debug)]
+pub(super) struct Program(OwnedFd);
+
+// === impl Program ===
+
+impl Program {
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let tree = sys::open_tree(path).and_then(|tree| {
+            sys::mount_setattr(tree.as_fd(), sys::MOUNT_ATTR_RDONLY, 0)?;
+            Ok(tree)
+        });
+        tree.map(Self).map_err(Error::io(format!("cannot use the helper program {}", path.display())))
+    }
+
+    fn command(&self, config: &RuntimeConfig) -> Command {
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
+        command.arg0(&config.shim).args(&config.shim_args);
+        command
+    }
+}
+
 /// Starts a helper of the kind `verb` for `dir`. What it has to say besides messages goes to a file there.
-pub(super) fn spawn(config: &RuntimeConfig, verb: &str, dir: &Path) -> Result<(Child, Control), Error> {
+pub(super) fn spawn(program: &Program, config: &RuntimeConfig, verb: &str, dir: &Path) -> Result<(Child, Control), Error> {
     let context = || format!("cannot start the helper {}", config.shim.display());
     let run = || -> io::Result<(Child, Control)> {
         let (ours, theirs) = control::pair()?;
         let errors = File::options().create(true).append(true).open(dir.join("shim.log"))?;
-        let child = Command::new(&config.shim)
-            .args(&config.shim_args)
+        let child = program
+            .command(config)
             .arg(verb)
             .arg(dir)
             .env_clear()

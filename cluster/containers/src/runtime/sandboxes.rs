@@ -15,7 +15,7 @@ use super::{Inner, helper, path_error};
 use crate::control::Report;
 use crate::error::Error;
 use crate::record::{self, SandboxRecord};
-use crate::spec::SandboxSpec;
+use crate::spec::{Resources, SandboxSpec};
 use crate::status::Sandbox;
 
 /// Files of a sandbox this crate mounts; `net` beside them belongs to the network.
@@ -35,9 +35,16 @@ impl Inner {
         unmount(&dir)?;
         let cgroup = format!("{}/pod{}", self.config.cgroup_parent, spec.uid);
         self.cgroups.create(&cgroup, &spec.resources, None)?;
+        let mut pause_cgroups = Vec::new();
+        if spec.share_pid {
+            // A group of its own: on version 2 only leaves hold processes.
+            let group = format!("{cgroup}/pause");
+            self.cgroups.create(&group, &Resources::default(), None)?;
+            pause_cgroups = self.cgroups.dirs(&group);
+        }
         let owner = self.config.cgroup_parent.clone();
         let created_at = Timestamp::now();
-        let mut record = SandboxRecord { owner, spec, created_at, cgroup, pause_pid: None };
+        let mut record = SandboxRecord { owner, spec, created_at, cgroup, pause_cgroups, pause_pid: None };
         let made = self.make_namespaces(&dir, &record).await;
         let written = made.and_then(|pid| {
             record.pause_pid = (pid > 0).then_some(pid);
@@ -56,7 +63,7 @@ impl Inner {
     async fn make_namespaces(&self, dir: &Path, record: &SandboxRecord) -> Result<i32, Error> {
         let path = dir.join(record::SANDBOX_WANTED);
         record::write(&path, record).map_err(path_error("write", &path))?;
-        let (mut child, control) = helper::spawn(&self.config, "sandbox", dir)?;
+        let (mut child, control) = helper::spawn(&self.program, &self.config, "sandbox", dir)?;
         let report = control.receive::<Report>().await.map_err(Error::io("cannot hear from a helper"))?;
         let _ = child.wait().await;
         match report {

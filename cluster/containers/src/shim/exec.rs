@@ -49,37 +49,39 @@ fn start(dir: &Path, request: &ExecRequest, streams: Vec<OwnedFd>, control: &Own
     let (ours, theirs) = at(control::pair(), "cannot make a socket pair")?;
     let Some(child) = at(sys::fork(), "cannot fork")? else {
         drop(ours);
-        let failure = become_command(&spec, &process, &config, request, streams, &container, &theirs);
+        let failure = become_command(&spec, &process, request, streams, &container, &theirs);
         let _ = control::send(theirs.as_fd(), &Report::Failed { message: failure.0 }, &[]);
         std::process::exit(1);
     };
     drop((theirs, streams));
-    wait_ready(&ours, control, child)
+    let pid = Pid::from_raw(child);
+    let ready = program::join(child, &config.cgroups, &ours, || wait_ready(&ours, control, child));
+    if ready.is_err() {
+        let _ = kill(pid, Signal::SIGKILL);
+        let _ = waitpid(pid, None);
+    }
+    ready.map(|()| pid)
 }
 
 /// Passes on the terminal and the outcome of execve.
-fn wait_ready(ours: &OwnedFd, control: &OwnedFd, child: i32) -> Result<Pid> {
-    let pid = Pid::from_raw(child);
+fn wait_ready(ours: &OwnedFd, control: &OwnedFd, child: i32) -> Result<()> {
     let mut ready = false;
-    let failure = loop {
+    loop {
         match at(control::receive::<Report>(ours.as_fd()), "cannot hear from the command")? {
             Some((Report::Console, fds)) => {
                 let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
                 at(control::send(control.as_fd(), &Report::Console, &fds), "cannot hand over the terminal")?;
             }
             Some((Report::Started { .. }, _)) => ready = true,
-            Some((Report::Failed { message }, _)) => break Failure(message),
+            Some((Report::Failed { message }, _)) => return Err(Failure(message)),
             Some((Report::Exited { .. }, _)) => {}
             None if ready => {
                 let _ = control::send(control.as_fd(), &Report::Started { pid: child }, &[]);
-                return Ok(pid);
+                return Ok(());
             }
-            None => break Failure("the command died while it was set up".into()),
+            None => return Err(Failure("the command died while it was set up".into())),
         }
-    };
-    let _ = kill(pid, Signal::SIGKILL);
-    let _ = waitpid(pid, None);
-    Err(failure)
+    }
 }
 
 /// The container's process settings with another command line.
@@ -94,13 +96,12 @@ fn process(spec: &Spec, request: &ExecRequest) -> Result<Process> {
 fn become_command(
     spec: &Spec,
     process: &Process,
-    config: &ShimConfig,
     request: &ExecRequest,
     streams: Vec<OwnedFd>,
     container: &OwnedFd,
     socket: &OwnedFd,
 ) -> Failure {
-    if let Err(failure) = set_up(spec, process, config, request, &streams, container, socket) {
+    if let Err(failure) = set_up(spec, process, request, &streams, container, socket) {
         return failure;
     }
     drop(streams);
@@ -117,14 +118,14 @@ fn become_command(
 fn set_up(
     spec: &Spec,
     process: &Process,
-    config: &ShimConfig,
     request: &ExecRequest,
     streams: &[OwnedFd],
     container: &OwnedFd,
     socket: &OwnedFd,
 ) -> Result<()> {
     at(setsid(), "cannot start a session")?;
-    program::prepare(process, &config.cgroups)?;
+    program::prepare(process)?;
+    program::await_join(socket)?;
     at(setns(container, namespaces(spec)), "cannot join the container's namespaces")?;
     if request.tty {
         let console = console::make(request.size)?;

@@ -70,7 +70,7 @@ pub(super) fn enter(config: &ShimConfig, spec: &Spec, bundle: &Path, allow_devic
         at(mask(Path::new(&path)), format_args!("cannot hide {path}"))?;
     }
     let cwd = spec.process().as_ref().map_or(Path::new("/"), |process| process.cwd());
-    at(fs::create_dir_all(cwd), format_args!("cannot make the working directory {}", cwd.display()))?;
+    at(make_directories(cwd, 0), format_args!("cannot make the working directory {}", cwd.display()))?;
     if spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)) {
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
         at(mount(none, "/", none, flags, none), "cannot make the root read-only")?;
@@ -153,11 +153,29 @@ fn mount_point(target: &Path, directory: bool) -> io::Result<()> {
     if target.exists() {
         return Ok(());
     }
+    let parent = target.parent().unwrap_or(Path::new("/"));
+    make_directories(if directory { target } else { parent }, 0)?;
     if directory {
-        return fs::create_dir_all(target);
+        return Ok(());
     }
-    fs::create_dir_all(target.parent().unwrap_or(Path::new("/")))?;
     File::options().create(true).append(true).open(target).map(drop)
+}
+
+/// Like `create_dir_all`, but makes what dangling links of the image point to: `/var/run` is often a link to a `/run` that is not there.
+fn make_directories(path: &Path, depth: usize) -> io::Result<()> {
+    const DEPTH_MAX: usize = 40;
+    if path.is_dir() {
+        return Ok(());
+    }
+    if depth > DEPTH_MAX {
+        return Err(Errno::ELOOP.into());
+    }
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    make_directories(parent, depth + 1)?;
+    match fs::read_link(path) {
+        Ok(link) => make_directories(&parent.join(link), depth + 1),
+        Err(_) => fs::create_dir(path),
+    }
 }
 
 fn nodes(devices: &[LinuxDevice]) -> io::Result<()> {

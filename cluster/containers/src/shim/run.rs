@@ -52,6 +52,9 @@ pub(super) fn run(dir: &Path, control: OwnedFd) -> Result<()> {
             // The runtime may be gone; what it needs to know is in the file.
             let _ = control::send(control.as_fd(), &Report::Started { pid: pid.as_raw() }, &[]);
             drop(control);
+            if let Ok(map) = fs::read_to_string("/proc/self/maps") {
+                sys::forget_code(&map);
+            }
             follow(pid, pump, &config, started_at)?
         }
     };
@@ -76,7 +79,8 @@ fn start(dir: &Path, config: &ShimConfig, started_at: Timestamp) -> Result<(Pid,
     };
     drop((inside, theirs));
     let pid = Pid::from_raw(child);
-    let result = wait_ready(&ours, &mut streams).and_then(|()| {
+    let ready = program::join(child, &config.cgroups, &ours, || wait_ready(&ours, &mut streams));
+    let result = ready.and_then(|()| {
         let state = StateRecord { pid: child, shim_pid: Pid::this().as_raw(), started_at };
         at(record::write(&dir.join(record::STATE), &state), "cannot write the container's state")?;
         let pidfd = at(sys::pidfd_open(child), "cannot watch the container")?;
@@ -143,7 +147,12 @@ fn set_up(dir: &Path, config: &ShimConfig, inside: &Inside, socket: &OwnedFd) ->
     umask(Mode::empty());
     let spec = at(Spec::load(dir.join(record::CONFIG)), "cannot read the bundle's configuration")?;
     let process = process_of(&spec)?;
-    program::prepare(process, &config.cgroups)?;
+    program::prepare(process)?;
+    // A cgroup namespace shows as its root what the process is in when it is made.
+    let early = has_cgroup_namespace(&spec);
+    if early {
+        program::await_join(socket)?;
+    }
     namespaces(&spec)?;
     if let Some((stdout, stderr)) = &inside.pipes {
         program::give_streams(process, &[stdout.as_fd(), stderr.as_fd()])?;
@@ -152,6 +161,9 @@ fn set_up(dir: &Path, config: &ShimConfig, inside: &Inside, socket: &OwnedFd) ->
         }
     }
     rootfs::enter(config, &spec, dir, config.allow_devices)?;
+    if !early {
+        program::await_join(socket)?;
+    }
     match &inside.pipes {
         Some((stdout, stderr)) => program::set_streams(&inside.stdin, stdout, stderr)?,
         None => {
@@ -165,6 +177,11 @@ fn set_up(dir: &Path, config: &ShimConfig, inside: &Inside, socket: &OwnedFd) ->
         }
     }
     Ok(spec)
+}
+
+fn has_cgroup_namespace(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Cgroup)
 }
 
 fn process_of(spec: &Spec) -> Result<&Process> {

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -35,7 +35,8 @@ pub(super) fn make(dir: &Path, control: OwnedFd) -> Result<()> {
 
 fn set_up(dir: &Path) -> Result<i32> {
     let record: Option<SandboxRecord> = at(record::read(&dir.join(record::SANDBOX_WANTED)), "cannot read the sandbox")?;
-    let spec = record.ok_or_else(|| Failure("there is no sandbox to make".into()))?.spec;
+    let record = record.ok_or_else(|| Failure("there is no sandbox to make".into()))?;
+    let spec = &record.spec;
     if !spec.net_ns.as_os_str().is_empty() {
         let what = || format!("cannot join the network namespace {}", spec.net_ns.display());
         let file = at(File::open(&spec.net_ns), what())?;
@@ -49,7 +50,7 @@ fn set_up(dir: &Path) -> Result<i32> {
     if !spec.hostname.is_empty() {
         at(sethostname(&spec.hostname), format_args!("cannot set the host name \"{}\"", spec.hostname))?;
     }
-    sysctls(&spec)?;
+    sysctls(spec)?;
     keep("/proc/self/ns/uts", &dir.join("uts"))?;
     if !spec.host_ipc {
         keep("/proc/self/ns/ipc", &dir.join("ipc"))?;
@@ -58,7 +59,7 @@ fn set_up(dir: &Path) -> Result<i32> {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         at(mount(Some("shm"), &shm, Some("tmpfs"), flags, Some(SHM)), "cannot mount shared memory")?;
     }
-    if spec.share_pid { share_pid(dir) } else { Ok(0) }
+    if spec.share_pid { share_pid(dir, &record.pause_cgroups) } else { Ok(0) }
 }
 
 fn sysctls(spec: &SandboxSpec) -> Result<()> {
@@ -92,9 +93,13 @@ fn touch(file: &Path) -> io::Result<()> {
 }
 
 /// Starts the first process of a pid namespace. It is this program, forked: it sleeps and reaps.
-fn share_pid(dir: &Path) -> Result<i32> {
+fn share_pid(dir: &Path, cgroups: &[PathBuf]) -> Result<i32> {
     at(unshare(CloneFlags::CLONE_NEWPID), "cannot make a pid namespace")?;
     let Some(pid) = at(sys::fork(), "cannot fork")? else { reap_forever() };
+    for group in cgroups {
+        let file = group.join("cgroup.procs");
+        at(fs::write(&file, pid.to_string()), format_args!("cannot use {}", file.display()))?;
+    }
     keep(&format!("/proc/{pid}/ns/pid"), &dir.join("pid"))?;
     Ok(pid)
 }

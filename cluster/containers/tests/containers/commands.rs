@@ -143,10 +143,9 @@ async fn attaching_shows_output_and_types_input() {
     let path = spec.log_path.clone();
     let id = node.launch(spec).await;
     let mut session = node.runtime.attach(&id).await.unwrap();
-    let mut watcher = node.runtime.attach(&id).await.unwrap();
+    let mut watcher = node.runtime.attach_output(&id).await.unwrap();
     let (mut stdin, mut stdout) = (session.stdin.take().unwrap(), session.stdout.take().unwrap());
-    // The helper learns of clients in the order of their messages; the echo proves that both are there.
-    drop(watcher.stdin.take());
+    assert!(watcher.stdin.is_none());
     let mut seen = watcher.stdout.take().unwrap();
     stdin.write_all(b"typed\n").await.unwrap();
     assert_eq!(read_until(&mut stdout, "\n").await, "echo typed\n");

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use cluster_containers::{ImageError, ImageStore};
 
-use crate::support::{IMAGE, Item, Node, archive, digest, docker, gzip, layer, oci, wait_for};
+use crate::support::{IMAGE, Item, Node, archive, digest, docker, gzip, layer, oci};
 
 fn store() -> (tempfile::TempDir, ImageStore) {
     let dir = tempfile::tempdir().unwrap();
@@ -199,5 +199,10 @@ async fn another_oci_runtime_runs_our_bundles() {
     }
     let image = node.runtime.images().resolve(IMAGE).await.unwrap().unwrap();
     assert_eq!(node.runtime.container_status(&id).await.unwrap().image_id, image.id);
-    wait_for("runc to leave the cgroup", || node.cgroups().iter().all(|dir| fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|p| p.is_empty()))).await;
+    // It also uses hierarchies that we do not, and leaves the parents there.
+    for dir in node.cgroups() {
+        for part in ["node1/podpod", "node1", ""] {
+            let _ = fs::remove_dir(dir.join(part));
+        }
+    }
 }

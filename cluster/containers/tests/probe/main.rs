@@ -42,6 +42,10 @@ fn perform(words: &[String]) -> io::Result<Option<u8>> {
         ["open", path] => attempt(path, fs::File::open(path).map(drop)),
         ["link", path] => println!("{}", fs::read_link(path)?.display()),
         ["long", count] => println!("{}", "x".repeat(count.parse().unwrap_or(0))),
+        ["read-only", path] => {
+            let flags = nix::sys::statvfs::statvfs(*path)?.flags();
+            println!("{path} read-only {}", flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY));
+        }
         ["many", count] => many(count.parse().unwrap_or(0))?,
         ["keyctl"] => attempt("keyctl", keyctl()),
         ["unshare"] => attempt("unshare", nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).map_err(Into::into)),
