@@ -1,0 +1,171 @@
+//! Listeners with their chains compiled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base_tls::{ClientAuth, Rotating, Server};
+use http::HeaderValue;
+use sidecar_http::Limits;
+use sidecar_model::filter_chain::Terminal;
+use sidecar_model::hcm::RouteSource;
+use sidecar_model::tls::{RootSource, SECRET_ROOT_CA, SanMatch};
+use sidecar_model::{DownstreamTls, FilterChain, HttpConnectionManager, Listener, TcpProxy};
+use sidecar_route::RouteTable;
+use sidecar_telemetry::log::Loggers;
+
+use super::SecretStore;
+
+/// Istio's in-band metadata exchange, which is not spoken here and so never agreed on.
+const PEER_EXCHANGE: &str = "istio-peer-exchange";
+
+/// A listener.
+#[derive(Debug)]
+pub struct ListenerPlan {
+    /// Its configuration.
+    pub listener: Arc<Listener>,
+    /// Its chains, in order.
+    pub chains: Vec<Arc<ChainPlan>>,
+    /// The chain when none matches.
+    pub default: Option<Arc<ChainPlan>>,
+    /// Logs of connections that found no chain.
+    pub loggers: Arc<Loggers>,
+}
+
+/// A filter chain.
+#[derive(Debug)]
+pub struct ChainPlan {
+    /// Its configuration.
+    pub chain: Arc<FilterChain>,
+    /// TLS that is ended here.
+    pub tls: Option<ChainTls>,
+    /// HTTP, when that ends the chain.
+    pub http: Option<Arc<HcmPlan>>,
+    /// TCP, when that ends the chain.
+    pub tcp: Option<Arc<TcpPlan>>,
+}
+
+/// TLS that a chain ends.
+#[derive(Debug)]
+pub struct ChainTls {
+    /// The server's side.
+    pub server: Server,
+    /// Names of which the client's certificate must have one; empty: any.
+    pub names: Vec<SanMatch>,
+}
+
+/// An HTTP connection manager.
+#[derive(Debug)]
+pub struct HcmPlan {
+    /// Its configuration.
+    pub hcm: Arc<HttpConnectionManager>,
+    /// Its routes, when they are inline.
+    pub inline_routes: Option<Arc<RouteTable>>,
+    /// Its logs.
+    pub loggers: Arc<Loggers>,
+    /// Limits of its connections.
+    pub limits: Limits,
+    /// The `server` header.
+    pub server: HeaderValue,
+}
+
+/// A TCP proxy.
+#[derive(Debug)]
+pub struct TcpPlan {
+    /// Its configuration.
+    pub tcp: Arc<TcpProxy>,
+    /// Its logs.
+    pub loggers: Arc<Loggers>,
+}
+
+impl ListenerPlan {
+    pub(crate) fn new(listener: Arc<Listener>, identity: &Rotating, secrets: &mut SecretStore) -> Self {
+        let mut chain =
+            |chain: &Arc<FilterChain>| Arc::new(ChainPlan::new(Arc::clone(chain), identity, secrets));
+        Self {
+            chains: listener.filter_chains.iter().map(&mut chain).collect(),
+            default: listener.default_filter_chain.as_ref().map(&mut chain),
+            loggers: Loggers::new(&listener.access_log),
+            listener,
+        }
+    }
+
+    /// The chain called `name`, for connections that outlive a push.
+    pub(crate) fn chain(&self, name: &str) -> Option<&Arc<ChainPlan>> {
+        self.chains.iter().chain(&self.default).find(|plan| *plan.chain.name == *name)
+    }
+}
+
+impl ChainPlan {
+    fn new(chain: Arc<FilterChain>, identity: &Rotating, secrets: &mut SecretStore) -> Self {
+        let tls = chain.tls.as_ref().map(|tls| ChainTls::new(tls, identity, secrets));
+        let (http, tcp) = match &chain.terminal {
+            Terminal::Http(hcm) => (Some(Arc::new(HcmPlan::new(Arc::clone(hcm)))), None),
+            Terminal::Tcp(tcp) => (
+                None,
+                Some(Arc::new(TcpPlan { tcp: Arc::clone(tcp), loggers: Loggers::new(&tcp.access_log) })),
+            ),
+        };
+        Self { chain, tls, http, tcp }
+    }
+}
+
+impl ChainTls {
+    fn new(tls: &DownstreamTls, identity: &Rotating, secrets: &mut SecretStore) -> Self {
+        let material = secrets.material(&tls.common, identity);
+        let validation = &tls.common.validation;
+        let mesh_roots =
+            matches!(&validation.roots, Some(RootSource::Secret(name)) if **name == *SECRET_ROOT_CA);
+        let auth = match (tls.require_client_certificate, &validation.roots) {
+            (true, _) if mesh_roots => ClientAuth::Spiffe,
+            (true, _) => ClientAuth::Required,
+            (false, Some(_)) => ClientAuth::Optional,
+            (false, None) => ClientAuth::None,
+        };
+        let alpn: Vec<&[u8]> = tls
+            .common
+            .alpn
+            .iter()
+            .filter(|name| ***name != *PEER_EXCHANGE)
+            .map(|name| name.as_bytes())
+            .collect();
+        Self { server: Server::new(&material, auth, &alpn), names: validation.subject_alt_names.clone() }
+    }
+}
+
+impl HcmPlan {
+    fn new(hcm: Arc<HttpConnectionManager>) -> Self {
+        let inline_routes = match &hcm.route {
+            RouteSource::Inline(routes) => Some(Arc::new(RouteTable::new(Arc::clone(routes)))),
+            RouteSource::Rds(_) => None,
+        };
+        let server = if hcm.server_name.is_empty() { "envoy" } else { &*hcm.server_name };
+        Self {
+            inline_routes,
+            loggers: Loggers::new(&hcm.access_log),
+            limits: limits(&hcm),
+            server: HeaderValue::from_str(server).unwrap_or_else(|_| HeaderValue::from_static("envoy")),
+            hcm,
+        }
+    }
+}
+
+/// The stricter of what is configured and what the codecs bound anyway.
+fn limits(hcm: &HttpConnectionManager) -> Limits {
+    let default = Limits::default();
+    let lower = |configured: usize, bound: usize| if configured == 0 { bound } else { configured.min(bound) };
+    let head_timeout = hcm.request_headers_timeout.filter(|timeout| !timeout.is_zero());
+    Limits {
+        head_bytes: lower(hcm.request_headers_bytes_max, default.head_bytes),
+        header_count: lower(hcm.headers_count_max, default.header_count),
+        head_timeout: head_timeout.unwrap_or(default.head_timeout),
+        idle_timeout: hcm.idle_timeout.unwrap_or(default.idle_timeout),
+        linger: hcm.delayed_close_timeout.unwrap_or(default.linger).min(Duration::from_secs(5)),
+        h2_streams: hcm.http2.max_concurrent_streams.unwrap_or(default.h2_streams).min(default.h2_streams),
+        h2_stream_window: hcm.http2.initial_stream_window_bytes.unwrap_or(default.h2_stream_window),
+        h2_connection_window: hcm
+            .http2
+            .initial_connection_window_bytes
+            .unwrap_or(default.h2_connection_window),
+        ..default
+    }
+}

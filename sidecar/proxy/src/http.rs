@@ -1,0 +1,156 @@
+//! HTTP of one client's connection: every request runs through filters, a route and attempts, and is reported when it ends.
+
+mod attempt;
+mod cors;
+mod failure;
+mod fault;
+mod filters;
+mod grpc;
+mod mirror;
+mod mutate;
+mod normalize;
+mod prepare;
+mod record;
+mod replay;
+mod reply;
+mod respond;
+mod retry;
+mod router;
+mod timed;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::BytesMut;
+use http::{HeaderValue, Request};
+use sidecar_http::{Body, BoxIo, Handler, ParseError, Reply, buffer, h1, h2};
+use sidecar_model::hcm::Codec;
+use sidecar_telemetry::Workload;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
+
+use crate::config::{ChainPlan, Config, HcmPlan};
+use crate::listen::{Downstream, is_http2};
+
+use record::Record;
+
+/// A client's HTTP connection.
+pub(crate) struct Connection {
+    pub(crate) down: Rc<Downstream>,
+    chain: Arc<str>,
+    /// The connection manager as of a version of the configuration.
+    plan: RefCell<(u64, Arc<HcmPlan>)>,
+    /// The peer that said last who it is: connections mostly carry one peer's requests.
+    peer: RefCell<Option<(HeaderValue, Arc<Workload>)>>,
+}
+
+/// Serves HTTP on a connection until it ends.
+pub(crate) async fn serve(down: Downstream, chain: Arc<ChainPlan>, io: BoxIo, prefix: BytesMut) {
+    let Some(plan) = chain.http.clone() else { return };
+    let worker = Rc::clone(&down.worker);
+    let version = worker.shared.config.load().version;
+    let limits = Rc::new(plan.limits.clone());
+    let Some((io, prefix, http2)) = choose(&down, &plan, io, prefix).await else { return };
+    let connection = Connection {
+        down: Rc::new(down),
+        chain: Arc::clone(&chain.chain.name),
+        plan: RefCell::new((version, plan)),
+        peer: RefCell::default(),
+    };
+    let drain = worker.drain.watch();
+    let served = if http2 {
+        h2::serve(io, prefix, limits, drain, Rc::new(connection)).await
+    } else {
+        h1::serve(io, prefix, limits, drain, &connection).await
+    };
+    tracing::trace!(?served, "HTTP connection ended");
+}
+
+/// Which HTTP the client speaks: by configuration, ALPN, or its first bytes.
+async fn choose(
+    down: &Downstream,
+    plan: &HcmPlan,
+    mut io: BoxIo,
+    mut prefix: BytesMut,
+) -> Option<(BoxIo, BytesMut, bool)> {
+    let alpn = down.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+    let known = match (plan.hcm.codec, alpn) {
+        (Codec::Http1, _) => Some(false),
+        (Codec::Http2, _) => Some(true),
+        (Codec::Auto, Some(b"h2" | b"istio-h2")) => Some(true),
+        (Codec::Auto, Some(b"http/1.1" | b"istio-http/1.1" | b"http/1.0")) => Some(false),
+        (Codec::Auto, _) => None,
+    };
+    if let Some(http2) = known {
+        return Some((io, prefix, http2));
+    }
+    let limit = plan.limits.idle_timeout;
+    let sniff = async {
+        loop {
+            if let Some(http2) = (!prefix.is_empty()).then(|| is_http2(&prefix)).flatten() {
+                return Some(http2);
+            }
+            if prefix.capacity() == 0 {
+                prefix = buffer::take();
+            }
+            if io.read_buf(&mut prefix).await.ok()? == 0 {
+                return None;
+            }
+        }
+    };
+    let http2 = timeout(limit, sniff).await.ok()??;
+    Some((io, prefix, http2))
+}
+
+impl Handler for Connection {
+    async fn handle(&self, request: Request<Body>) -> Reply {
+        let shared = &self.down.worker.shared;
+        shared.stats.downstream_rq_total.fetch_add(1, Relaxed);
+        let config = shared.config.load_full();
+        let plan = self.plan(&config);
+        let mut record = Record::new(self, &plan, &request);
+        let (parts, body) = request.into_parts();
+        router::run(self, &config, &plan, parts, body, &mut record).await.into_reply(&plan, record)
+    }
+
+    fn refused(&self, error: ParseError) {
+        let stats = &self.down.worker.shared.stats;
+        stats.downstream_cx_protocol_error.fetch_add(1, Relaxed);
+        tracing::debug!(%error, peer = %self.down.peer, "Message refused");
+        let plan = Arc::clone(&self.plan.borrow().1);
+        Record::refused(self, &plan, error);
+    }
+}
+
+impl Connection {
+    /// The connection manager as it is now: policies that were pushed hold for open connections too.
+    fn plan(&self, config: &Config) -> Arc<HcmPlan> {
+        let mut plan = self.plan.borrow_mut();
+        if plan.0 != config.version {
+            plan.0 = config.version;
+            let listener = config.listeners.get(&self.down.listener.listener.name);
+            if let Some(http) =
+                listener.and_then(|listener| listener.chain(&self.chain)).and_then(|chain| chain.http.clone())
+            {
+                plan.1 = http;
+            }
+        }
+        Arc::clone(&plan.1)
+    }
+
+    /// The workload that a peer says it is.
+    fn peer(&self, header: &HeaderValue) -> Arc<Workload> {
+        let mut last = self.peer.borrow_mut();
+        if let Some((known, workload)) = &*last
+            && known == header
+        {
+            return Arc::clone(workload);
+        }
+        let workload = self.down.worker.peers.get(header);
+        let owned = HeaderValue::from_bytes(header.as_bytes()).ok();
+        *last = owned.map(|header| (header, Arc::clone(&workload)));
+        workload
+    }
+}

@@ -1,0 +1,536 @@
+//! Forwarding: endpoint, connection, response; again when that fails and the route wants it.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
+use http_body::Body as _;
+use sidecar_balance::{Host, Outcome};
+use sidecar_http::{Body, SendError, headers};
+use sidecar_model::cluster::UpstreamProtocol;
+use sidecar_model::listener::Direction;
+use sidecar_model::route_action::GrpcTimeout;
+use sidecar_model::{Address, RouteAction};
+use sidecar_route::{HashOutcome, hash, host_rewrite, path_rewrite};
+use sidecar_telemetry::Flag;
+use sidecar_telemetry::peer::{PEER_METADATA, PEER_METADATA_ID};
+use tokio::time::Sleep;
+
+use super::failure::Failure;
+use super::filters::Afterwards;
+use super::grpc;
+use super::mutate::{self, Side};
+use super::record::{Busy, Record};
+use super::replay::Replay;
+use super::respond::{ATTEMPT_COUNT, SERVICE_TIME, Shape, Which, levels};
+use super::retry::{self, Retries};
+use super::router::{Answer, Chosen, view};
+use super::timed::Timed;
+use super::{Connection, mirror, prepare, reply};
+use crate::config::{ClusterPlan, Config, HcmPlan};
+use crate::pool::{PoolError, Protocol, Ready, Target, UpstreamInfo, thresholds};
+use crate::target::{self, Pick, Wanted};
+use crate::usage::Totals;
+
+/// `x-envoy-original-path`
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+/// `x-forwarded-host`
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// `x-envoy-expected-rq-timeout-ms`
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+/// Times that a request is sent again because a kept connection turned out closed.
+const STALE_MAX: u32 = 3;
+
+/// Everything that forwarding a request depends on.
+pub(super) struct Forwarding<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) config: &'a Config,
+    pub(super) plan: &'a HcmPlan,
+    pub(super) chosen: &'a Chosen,
+    pub(super) action: &'a RouteAction,
+    pub(super) afterwards: &'a Afterwards,
+}
+
+/// The route's time, which begins when the request has arrived.
+struct Clock {
+    timeout: Option<Duration>,
+    body: Option<Replay>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Clock {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(timeout) = self.timeout else { return Poll::Pending };
+        if self.sleep.is_none() && self.body.as_ref().is_none_or(Replay::is_ended) {
+            self.sleep = Some(Box::pin(tokio::time::sleep(timeout)));
+        }
+        self.sleep.as_mut().map_or(Poll::Pending, |sleep| sleep.as_mut().poll(cx))
+    }
+}
+
+/// A response, and the connection it came on.
+struct Got {
+    response: Response<Body>,
+    info: Rc<UpstreamInfo>,
+}
+
+/// An attempt without a response.
+struct Tried {
+    failure: Failure,
+    reused: bool,
+    info: Option<Rc<UpstreamInfo>>,
+}
+
+/// Forwards a request.
+pub(super) async fn forward(
+    cx: &Forwarding<'_>,
+    mut parts: Parts,
+    body: Body,
+    record: &mut Record,
+) -> Answer {
+    let shape = Shape { connection: cx.connection, plan: cx.plan };
+    let outcome = begin(cx, &mut parts, body, record).await;
+    match outcome {
+        Ok(answer) => answer,
+        Err(failure) => {
+            record.capture_request(&parts.uri, &parts.headers);
+            let mut response = reply::failed(&failure, record);
+            if cx.chosen.host.include_attempt_count_in_response && record.attempts > 0 {
+                response.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(record.attempts));
+            }
+            let response = shape.routed(response, cx.chosen, &parts.headers, record);
+            shape.local(response, record, Some(cx.afterwards)).into()
+        }
+    }
+}
+
+async fn begin(
+    cx: &Forwarding<'_>,
+    parts: &mut Parts,
+    mut body: Body,
+    record: &mut Record,
+) -> Result<Answer, Failure> {
+    let Some(name) = &cx.chosen.cluster else { return Err(Failure::NoCluster(cx.action.cluster_not_found)) };
+    let Some(plan) = cx.config.clusters.get(name) else {
+        record.missing_cluster = Some(Arc::clone(name));
+        return Err(Failure::NoCluster(cx.action.cluster_not_found));
+    };
+    record.cluster = Some(Arc::clone(plan));
+    let upgrade = headers::is_upgrade(&parts.headers);
+    if !allowed(cx, parts, upgrade) {
+        return Err(Failure::UpgradeDenied);
+    }
+    let breakers = &plan.cluster.circuit_breakers;
+    let limits = if cx.action.high_priority { &breakers.high } else { &breakers.default };
+    let Some(permit) = plan.usage.request(limits.max_requests) else {
+        Totals::inc(&plan.usage.totals.upstream_rq_pending_overflow);
+        return Err(Failure::Overflow);
+    };
+    record.holds.request = Some(permit);
+    let policy = cx.action.retry.as_ref().or(cx.chosen.host.retry.as_ref());
+    let retries = Retries::new(policy, parts, &view(parts, record));
+    let timeout = timeout(cx, parts, record);
+    let per_try = retry::millis(parts.headers.get(retry::PER_TRY_TIMEOUT))
+        .or_else(|| retries.as_ref().and_then(Retries::per_try_timeout));
+    rewrite(cx, parts, record, timeout);
+    let hashed = if cx.action.hash_policy.is_empty() {
+        HashOutcome::default()
+    } else {
+        let random = cx.connection.down.worker.random();
+        hash(&cx.action.hash_policy, &view(parts, record), record.remote.ip(), random)
+    };
+    let body = if body.is_end_stream() {
+        None
+    } else {
+        record.received = Some(body.count());
+        if record.grpc {
+            body = Body::wrap(grpc::Counted::new(body, &record.request_messages, None));
+        }
+        Some(Replay::new(body))
+    };
+    mirror::start(cx, parts, body.as_ref(), record);
+    record.capture_request(&parts.uri, &parts.headers);
+    let clock = Clock { timeout, body: body.clone(), sleep: None };
+    let exchange = Exchange { cx, plan, parts, body, retries, clock, per_try, hash: hashed.hash, upgrade };
+    let mut answer = exchange.run(record).await?;
+    if let Some(cookie) = hashed.cookie
+        && let Ok(value) = HeaderValue::try_from(cookie.set_cookie)
+    {
+        answer.response.headers_mut().append(header::SET_COOKIE, value);
+    }
+    Ok(answer)
+}
+
+/// CONNECT is for proxies of clients, which this is not; upgrades must be allowed by the route or the connection manager.
+fn allowed(cx: &Forwarding<'_>, parts: &Parts, upgrade: bool) -> bool {
+    if parts.method == Method::CONNECT {
+        return false;
+    }
+    let Some(protocol) =
+        parts.headers.get(header::UPGRADE).filter(|_| upgrade).and_then(|value| value.to_str().ok())
+    else {
+        return !upgrade;
+    };
+    let of_route = cx.action.upgrades.iter().find(|one| one.protocol.eq_ignore_ascii_case(protocol));
+    of_route.map_or_else(|| cx.plan.hcm.allows_upgrade(protocol), |one| one.enabled)
+}
+
+fn timeout(cx: &Forwarding<'_>, parts: &Parts, record: &Record) -> Option<Duration> {
+    let asked = grpc::timeout(&parts.headers).filter(|_| record.grpc);
+    let timeout = match (cx.action.grpc_timeout, asked) {
+        (GrpcTimeout::Unbounded, Some(asked)) => Some(asked),
+        (GrpcTimeout::UpTo(most), Some(asked)) => Some(if most.is_zero() { asked } else { asked.min(most) }),
+        _ => cx.action.timeout,
+    };
+    let timeout = retry::millis(parts.headers.get(retry::RQ_TIMEOUT)).or(timeout);
+    timeout.filter(|timeout| !timeout.is_zero())
+}
+
+/// Changes path, host and headers as the route says.
+fn rewrite(cx: &Forwarding<'_>, parts: &mut Parts, record: &mut Record, timeout: Option<Duration>) {
+    retry::strip(parts);
+    for ops in levels(cx.chosen, Which::Request) {
+        mutate::apply(ops, &mut parts.headers, record, &Side::Request);
+    }
+    if let Some(path) = path_rewrite(cx.action, &cx.chosen.route.matches, &view(parts, record))
+        && let Ok(path) = PathAndQuery::try_from(path)
+    {
+        if let Some(old) = parts.uri.path_and_query().and_then(|old| HeaderValue::from_str(old.as_str()).ok())
+        {
+            parts.headers.insert(ORIGINAL_PATH, old);
+        }
+        parts.uri = Uri::from(path);
+    }
+    rewrite_host(cx, parts, record, "");
+    if let Some(timeout) = timeout {
+        parts.headers.insert(
+            EXPECTED_TIMEOUT,
+            HeaderValue::from(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        );
+    }
+    parts.headers.remove(prepare::DECORATOR);
+}
+
+fn rewrite_host(cx: &Forwarding<'_>, parts: &mut Parts, record: &mut Record, endpoint: &str) {
+    let host = host_rewrite(cx.action, cx.chosen.weighted(), &view(parts, record), endpoint);
+    let Some(host) = host.and_then(|host| HeaderValue::from_str(&host).ok()) else { return };
+    let old = parts.headers.insert(header::HOST, host.clone());
+    if cx.action.append_x_forwarded_host
+        && let Some(old) = old.filter(|old| *old != host)
+    {
+        parts.headers.append(FORWARDED_HOST, old);
+    }
+    record.authority = host;
+}
+
+/// One request on its way to a cluster.
+struct Exchange<'a> {
+    cx: &'a Forwarding<'a>,
+    plan: &'a Arc<ClusterPlan>,
+    parts: &'a mut Parts,
+    body: Option<Replay>,
+    retries: Option<Retries>,
+    clock: Clock,
+    per_try: Option<Duration>,
+    hash: Option<u64>,
+    upgrade: bool,
+}
+
+impl Exchange<'_> {
+    async fn run(mut self, record: &mut Record) -> Result<Answer, Failure> {
+        let worker = Rc::clone(&self.cx.connection.down.worker);
+        let totals = &self.plan.usage.totals;
+        let mut previous: Vec<Address> = Vec::new();
+        let mut stale = 0;
+        loop {
+            let Some(pick) = self.pick(&previous) else { return Err(Failure::NoHealthyUpstream) };
+            record.attempts += 1;
+            record.host = Some(pick.target.address);
+            record.holds.host = pick.host.as_ref().map(|host| Busy::new(&host.state));
+            self.address(&pick, record);
+            Totals::inc(&totals.upstream_rq_total);
+            let begun = Instant::now();
+            let outcome = self.within_time(&pick.target).await;
+            let host = pick.host.as_ref();
+            match outcome {
+                Ok(got) => {
+                    self.report(host, status_outcome(&got.response));
+                    totals.status(got.response.status().as_u16());
+                    let wanted = self
+                        .retries
+                        .as_ref()
+                        .is_some_and(|retries| retries.wants_after_response(&got.response));
+                    if wanted && self.may_retry(record) {
+                        drop(got);
+                    } else {
+                        return Ok(self.finish(got, begun.elapsed(), record));
+                    }
+                }
+                Err(tried) => {
+                    if tried.info.is_some() {
+                        record.upstream = tried.info;
+                    }
+                    if tried.reused && stale < STALE_MAX && self.is_stale(&tried.failure) {
+                        stale += 1;
+                        record.attempts -= 1;
+                        continue;
+                    }
+                    if !matches!(tried.failure, Failure::Overflow | Failure::DownstreamBody) {
+                        self.report(host, Outcome::LocalFailure);
+                        totals.status(503);
+                    }
+                    match tried.failure {
+                        Failure::Timeout => Totals::inc(&totals.upstream_rq_timeout),
+                        Failure::PerTryTimeout => Totals::inc(&totals.upstream_rq_per_try_timeout),
+                        _ => {}
+                    }
+                    let wanted = self
+                        .retries
+                        .as_ref()
+                        .is_some_and(|retries| retries.wants_after_failure(&tried.failure, tried.reused));
+                    if !wanted || !self.may_retry(record) {
+                        return Err(tried.failure);
+                    }
+                }
+            }
+            if let Some(host) = host.filter(|_| self.retries.as_ref().is_some_and(Retries::avoids_previous)) {
+                previous.push(host.endpoint.address.clone());
+            }
+            let random = worker.random() as f64 / u64::MAX as f64;
+            let pause = self.retries.as_mut().map_or(Duration::ZERO, |retries| retries.pause(random));
+            self.sleep(pause).await?;
+        }
+    }
+
+    fn pick(&self, previous: &[Address]) -> Option<Pick> {
+        let down = &self.cx.connection.down;
+        target::pick(&Wanted {
+            worker: &down.worker,
+            plan: self.plan,
+            local: down.local,
+            client: down.peer,
+            headers: Some(&self.parts.headers),
+            hash: self.hash,
+            previous,
+            high_priority: self.cx.action.high_priority,
+        })
+    }
+
+    /// Writes into the request what depends on the attempt and its endpoint.
+    fn address(&mut self, pick: &Pick, record: &mut Record) {
+        let cx = self.cx;
+        let node = &cx.connection.down.worker.shared.node;
+        if let Some(host) = pick.host.as_ref().filter(|host| !host.endpoint.hostname.is_empty()) {
+            rewrite_host(cx, self.parts, record, &host.endpoint.hostname);
+        }
+        if cx.chosen.host.include_request_attempt_count {
+            self.parts.headers.insert(ATTEMPT_COUNT, HeaderValue::from(record.attempts));
+        }
+        if cx.connection.down.listener.listener.direction == Direction::Inbound {
+            return;
+        }
+        record.destination = self.plan.workload(pick.target.address).map(Arc::clone);
+        if pick.target.workload.is_some() || pick.target.tls.as_ref().is_some_and(|slot| slot.mutual) {
+            self.parts.headers.insert(PEER_METADATA, node.metadata.clone());
+            if record.destination.is_none() {
+                // Only then must the answer say who gave it.
+                self.parts.headers.insert(PEER_METADATA_ID, node.metadata_id.clone());
+            }
+        }
+    }
+
+    /// One attempt, within its own time and the route's.
+    async fn within_time(&mut self, target: &Target) -> Result<Got, Tried> {
+        let timed = |failure| Tried { failure, reused: false, info: None };
+        let protocol = self.protocol();
+        let body = self.body.as_ref().map_or_else(Body::empty, Replay::reader);
+        let (worker, parts) = (&self.cx.connection.down.worker, &*self.parts);
+        let mut attempt = pin!(attempt(worker, target, protocol, parts, body));
+        let mut per_try = self.per_try.map(|limit| Box::pin(tokio::time::sleep(limit)));
+        let clock = &mut self.clock;
+        poll_fn(|cx| {
+            if let Poll::Ready(outcome) = attempt.as_mut().poll(cx) {
+                return Poll::Ready(outcome);
+            }
+            if clock.poll(cx).is_ready() {
+                return Poll::Ready(Err(timed(Failure::Timeout)));
+            }
+            match per_try.as_mut().map(|sleep| sleep.as_mut().poll(cx)) {
+                Some(Poll::Ready(())) => Poll::Ready(Err(timed(Failure::PerTryTimeout))),
+                _ => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn protocol(&self) -> Protocol {
+        if self.upgrade {
+            return Protocol::Http1;
+        }
+        match self.plan.cluster.http.protocol {
+            UpstreamProtocol::Http2 => Protocol::Http2,
+            UpstreamProtocol::UseDownstream if self.parts.version == Version::HTTP_2 => Protocol::Http2,
+            _ => Protocol::Http1,
+        }
+    }
+
+    /// Whether the failure is that of a kept connection the upstream had closed, and the request may be sent again.
+    fn is_stale(&self, failure: &Failure) -> bool {
+        let idempotent = matches!(
+            self.parts.method,
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+        );
+        let unprocessed = matches!(failure, Failure::RefusedStream);
+        let closed = matches!(failure, Failure::ConnectionTermination);
+        (unprocessed || (closed && idempotent)) && self.body.as_ref().is_none_or(Replay::is_whole)
+    }
+
+    /// Takes leave for a retry: one must be left, the body must still be whole, and the cluster must bear it.
+    fn may_retry(&mut self, record: &mut Record) -> bool {
+        if !self.body.as_ref().is_none_or(Replay::is_whole) {
+            return false;
+        }
+        let Some(retries) = &mut self.retries else { return false };
+        if !retries.take() {
+            if record.attempts > 1 {
+                record.flags.insert(Flag::UpstreamRetryLimitExceeded);
+            }
+            return false;
+        }
+        let totals = &self.plan.usage.totals;
+        let breakers = &self.plan.cluster.circuit_breakers;
+        let limits = if self.cx.action.high_priority { &breakers.high } else { &breakers.default };
+        record.holds.retry = None;
+        let Some(permit) = self.plan.usage.retry(limits) else {
+            Totals::inc(&totals.upstream_rq_retry_overflow);
+            record.flags.insert(Flag::UpstreamOverflow);
+            return false;
+        };
+        record.holds.retry = Some(permit);
+        Totals::inc(&totals.upstream_rq_retry);
+        true
+    }
+
+    async fn sleep(&mut self, pause: Duration) -> Result<(), Failure> {
+        let clock = &mut self.clock;
+        let mut pause = pin!(tokio::time::sleep(pause));
+        poll_fn(|cx| {
+            if clock.poll(cx).is_ready() {
+                return Poll::Ready(Err(Failure::Timeout));
+            }
+            pause.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    fn report(&self, host: Option<&Host>, outcome: Outcome) {
+        target::report(&self.cx.connection.down.worker, self.plan, host, outcome);
+    }
+
+    /// The response as the client gets it.
+    fn finish(mut self, got: Got, took: Duration, record: &mut Record) -> Answer {
+        let Got { mut response, info } = got;
+        record.upstream = Some(info);
+        record.details = "via_upstream".into();
+        if record.attempts > 1 && response.status().as_u16() < 500 {
+            Totals::inc(&self.plan.usage.totals.upstream_rq_retry_success);
+        }
+        let upgraded = response.body_mut().take_upgrade();
+        if record.grpc {
+            record.grpc_status.set(grpc::status(response.headers()));
+            let (parts, body) = response.into_parts();
+            let counted = grpc::Counted::new(body, &record.response_messages, Some(&record.grpc_status));
+            response = Response::from_parts(parts, Body::wrap(counted));
+        }
+        if let Some(sleep) = self.clock.sleep.take()
+            && !response.body().is_end_stream()
+            && upgraded.is_none()
+        {
+            let (parts, body) = response.into_parts();
+            response = Response::from_parts(parts, Body::wrap(Timed::new(body, sleep)));
+        }
+        let headers = response.headers_mut();
+        headers.insert(SERVICE_TIME, HeaderValue::from(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)));
+        if self.cx.chosen.host.include_attempt_count_in_response {
+            headers.insert(ATTEMPT_COUNT, HeaderValue::from(record.attempts));
+        }
+        let shape = Shape { connection: self.cx.connection, plan: self.cx.plan };
+        let response = shape.routed(response, self.cx.chosen, &self.parts.headers, record);
+        Answer { response: shape.upstream(response, record, self.cx.afterwards), upgraded }
+    }
+}
+
+/// How outlier detection counts a response; a gRPC status as the HTTP status it stands for.
+fn status_outcome(response: &Response<Body>) -> Outcome {
+    if response.status() == StatusCode::OK
+        && let Some(status) = grpc::status(response.headers())
+    {
+        return Outcome::Status(match status {
+            0 => 200,
+            4 => 504,
+            8 => 429,
+            12 => 501,
+            14 => 503,
+            2 | 13 | 15 => 500,
+            _ => 400,
+        });
+    }
+    Outcome::Status(response.status().as_u16())
+}
+
+/// Gets a connection and sends the request on it.
+pub(super) async fn send(
+    worker: &crate::worker::Worker,
+    target: &Target,
+    protocol: Protocol,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response<Body>, Failure> {
+    attempt(worker, target, protocol, parts, body)
+        .await
+        .map(|got| got.response)
+        .map_err(|tried| tried.failure)
+}
+
+async fn attempt(
+    worker: &crate::worker::Worker,
+    target: &Target,
+    protocol: Protocol,
+    parts: &Parts,
+    body: Body,
+) -> Result<Got, Tried> {
+    let ready = worker.pools.get(worker, target, protocol).await.map_err(|error| {
+        let failure = match error {
+            PoolError::Overflow => Failure::Overflow,
+            PoolError::Connect(error) => Failure::Connect(error),
+        };
+        Tried { failure, reused: false, info: None }
+    })?;
+    let (outcome, info, reused) = match ready {
+        Ready::Http1 { connection, info, returner, reused } => {
+            (connection.send(parts, body, Some(returner)).await, info, reused)
+        }
+        Ready::Http2 { client, info, reused } => {
+            let https = info.tls;
+            (client.send(parts, body, https).await, info, reused)
+        }
+    };
+    outcome.map(|response| Got { response, info: Rc::clone(&info) }).map_err(|error| {
+        let reused = reused && error.is_before_response();
+        if let SendError::Reset(cause) = &error {
+            tracing::debug!(%cause, "Upstream reset a stream");
+        }
+        Tried { failure: error.into(), reused, info: Some(info) }
+    })
+}
+
+/// The limits that hold for a target: used by mirrors, which bring no request of their own to count.
+pub(super) fn mirror_permit(target: &Target) -> Option<crate::usage::Permit> {
+    target.plan.usage.request(thresholds(target).max_requests)
+}

@@ -1,0 +1,232 @@
+//! The one table of failures: what the client is told, and what logs and metrics say.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::StatusCode;
+use sidecar_http::{BodyError, ParseError, SendError};
+use sidecar_telemetry::Flag;
+
+use crate::pool::ConnectError;
+
+/// Why a request was not answered by an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// No route takes the request.
+    NoRoute,
+    /// The route's cluster is not there; with the route's status for that.
+    NoCluster(StatusCode),
+    /// No endpoint serves.
+    NoHealthyUpstream,
+    /// No connection could be made.
+    Connect(ConnectError),
+    /// The connection ended before the response.
+    ConnectionTermination,
+    /// The upstream reset the stream.
+    RemoteReset,
+    /// The upstream refused the stream.
+    RefusedStream,
+    /// The response breaks the protocol.
+    Protocol(ParseError),
+    /// A limit of the cluster was reached.
+    Overflow,
+    /// The route's time is over.
+    Timeout,
+    /// The attempt's time is over.
+    PerTryTimeout,
+    /// The client broke off its own request.
+    DownstreamBody,
+    /// A fault was injected.
+    FaultHttp(StatusCode),
+    /// A fault was injected.
+    FaultGrpc(u16),
+    /// Authorization says no, by this policy.
+    Denied(Arc<str>),
+    /// The protocol upgrade is not allowed.
+    UpgradeDenied,
+    /// The path has escaped slashes and must not.
+    PathNormalization,
+    /// A token is missing or bad.
+    Unauthenticated(&'static str),
+}
+
+/// What the failure means to everybody concerned.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Meaning {
+    pub(super) status: StatusCode,
+    /// Overrides the mapping of the status for gRPC clients.
+    pub(super) grpc_status: Option<u16>,
+    pub(super) flag: Option<Flag>,
+    pub(super) details: Cow<'static, str>,
+    pub(super) body: Cow<'static, str>,
+    pub(super) overloaded: bool,
+}
+
+impl Failure {
+    /// The row of the table.
+    #[expect(clippy::too_many_lines, reason = "a table: one row a failure")]
+    pub(super) fn meaning(&self) -> Meaning {
+        use StatusCode as S;
+        match self {
+            Self::NoRoute => row(S::NOT_FOUND, Some(Flag::NoRouteFound), "route_not_found", ""),
+            Self::NoCluster(status) => row(*status, Some(Flag::NoClusterFound), "cluster_not_found", ""),
+            Self::NoHealthyUpstream => row(
+                S::SERVICE_UNAVAILABLE,
+                Some(Flag::NoHealthyUpstream),
+                "no_healthy_upstream",
+                "no healthy upstream",
+            ),
+            Self::Connect(ConnectError::Timeout) => {
+                reset(S::SERVICE_UNAVAILABLE, Flag::UpstreamConnectionFailure, "connection timeout", "")
+            }
+            Self::Connect(ConnectError::Failed(text)) => {
+                let reason = format!("delayed connect error: {text}");
+                reset(
+                    S::SERVICE_UNAVAILABLE,
+                    Flag::UpstreamConnectionFailure,
+                    "remote connection failure",
+                    &reason,
+                )
+            }
+            Self::Connect(ConnectError::Tls(text)) => {
+                let reason = format!("TLS_error:|{text}:TLS_error_end");
+                reset(
+                    S::SERVICE_UNAVAILABLE,
+                    Flag::UpstreamConnectionFailure,
+                    "remote connection failure",
+                    &reason,
+                )
+            }
+            Self::ConnectionTermination => reset(
+                S::SERVICE_UNAVAILABLE,
+                Flag::UpstreamConnectionTermination,
+                "connection termination",
+                "",
+            ),
+            Self::RemoteReset => reset(S::SERVICE_UNAVAILABLE, Flag::UpstreamRemoteReset, "remote reset", ""),
+            Self::RefusedStream => {
+                reset(S::SERVICE_UNAVAILABLE, Flag::UpstreamRemoteReset, "remote refused stream reset", "")
+            }
+            Self::Protocol(_) => reset(S::BAD_GATEWAY, Flag::UpstreamProtocolError, "protocol error", ""),
+            Self::Overflow => Meaning {
+                overloaded: true,
+                ..reset(S::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "overflow", "")
+            },
+            Self::Timeout => row(
+                S::GATEWAY_TIMEOUT,
+                Some(Flag::UpstreamRequestTimeout),
+                "response_timeout",
+                "upstream request timeout",
+            ),
+            Self::PerTryTimeout => {
+                let details = "upstream_per_try_timeout";
+                row(
+                    S::GATEWAY_TIMEOUT,
+                    Some(Flag::UpstreamRequestTimeout),
+                    details,
+                    "upstream request timeout",
+                )
+            }
+            Self::DownstreamBody => row(
+                S::BAD_REQUEST,
+                Some(Flag::DownstreamProtocolError),
+                "downstream_request_body_error",
+                "Bad Request",
+            ),
+            Self::FaultHttp(status) => {
+                row(*status, Some(Flag::FaultInjected), "fault_filter_abort", "fault filter abort")
+            }
+            Self::FaultGrpc(code) => Meaning {
+                grpc_status: Some(*code),
+                ..row(S::OK, Some(Flag::FaultInjected), "fault_filter_abort", "fault filter abort")
+            },
+            Self::Denied(policy) => Meaning {
+                details: format!("rbac_access_denied_matched_policy[{policy}]").into(),
+                ..row(S::FORBIDDEN, None, "", "RBAC: access denied")
+            },
+            Self::UpgradeDenied => row(S::FORBIDDEN, None, "upgrade_failed", ""),
+            Self::PathNormalization => row(S::BAD_REQUEST, None, "path_normalization_failed", ""),
+            Self::Unauthenticated(text) => Meaning {
+                details: format!("jwt_authn_access_denied{{{}}}", text.replace(' ', "_")).into(),
+                ..row(S::UNAUTHORIZED, None, "", text)
+            },
+        }
+    }
+}
+
+fn row(status: StatusCode, flag: Option<Flag>, details: &'static str, body: &'static str) -> Meaning {
+    Meaning { status, grpc_status: None, flag, details: details.into(), body: body.into(), overloaded: false }
+}
+
+/// A reset before the response: Envoy's body and details from the reason's name.
+fn reset(status: StatusCode, flag: Flag, reason: &str, transport: &str) -> Meaning {
+    let mut body =
+        format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
+    let mut details = reason.replace(' ', "_");
+    if !transport.is_empty() {
+        body.push_str(&format!(", transport failure reason: {transport}"));
+        details.push_str(&format!("|{}", transport.replace(' ', "_")));
+    }
+    let details = format!("upstream_reset_before_response_started{{{details}}}");
+    Meaning {
+        status,
+        grpc_status: None,
+        flag: Some(flag),
+        details: details.into(),
+        body: body.into(),
+        overloaded: false,
+    }
+}
+
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Closed | SendError::Io(_) | SendError::Truncated => Self::ConnectionTermination,
+            SendError::Protocol(error) => Self::Protocol(error),
+            SendError::RequestBody(BodyError::GivenUp(_) | BodyError::Incomplete) => Self::DownstreamBody,
+            SendError::RequestBody(_) => Self::DownstreamBody,
+            SendError::Reset(_) => Self::RemoteReset,
+            SendError::Refused => Self::RefusedStream,
+        }
+    }
+}
+
+/// The gRPC status that an HTTP status means (gRPC's `http-grpc-status-mapping`, as Envoy applies it).
+pub(super) fn grpc_status(status: StatusCode) -> u16 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_envoys() {
+        let meaning = Failure::Connect(ConnectError::Failed("Connection refused".into())).meaning();
+        assert_eq!(
+            meaning.body,
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
+             transport failure reason: delayed connect error: Connection refused"
+        );
+        assert_eq!(
+            meaning.details,
+            "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"
+        );
+        assert_eq!(meaning.flag, Some(Flag::UpstreamConnectionFailure));
+        let denied = Failure::Denied("ns[default]-policy[x]-rule[0]".into()).meaning();
+        assert_eq!(denied.details, "rbac_access_denied_matched_policy[ns[default]-policy[x]-rule[0]]");
+        assert_eq!(denied.body, "RBAC: access denied");
+        assert!(Failure::Overflow.meaning().overloaded);
+        assert_eq!(
+            Failure::NoCluster(StatusCode::SERVICE_UNAVAILABLE).meaning().flag,
+            Some(Flag::NoClusterFound)
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! The filters of a connection manager, in their order.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use http::request::Parts;
+use http::{HeaderMap, Response};
+use sidecar_http::Body;
+use sidecar_model::http_filter::HeaderMutation;
+use sidecar_model::{HttpFilter, HttpFilterKind, RouteFilter, RouteFilterConfig};
+
+use super::Connection;
+use super::cors::{self, Verdict as Cors};
+use super::failure::Failure;
+use super::mutate::{self, Side};
+use super::record::Record;
+use super::router::{Chosen, view};
+use super::{fault, reply};
+use crate::rbac::{self, Peer, Verdict};
+
+/// What filters want of the response.
+#[derive(Default)]
+pub(super) struct Afterwards {
+    /// Headers that are set.
+    pub(super) headers: HeaderMap,
+    /// Changes by header mutation filters.
+    pub(super) mutations: Vec<Arc<HeaderMutation>>,
+}
+
+/// Runs every filter before the router; an answer ends the request.
+pub(super) async fn run(
+    connection: &Connection,
+    filters: &[HttpFilter],
+    chosen: Option<&Chosen>,
+    parts: &mut Parts,
+    record: &mut Record,
+) -> Result<Afterwards, Response<Body>> {
+    let worker = &connection.down.worker;
+    let mut afterwards = Afterwards::default();
+    for filter in filters {
+        let here = chosen.and_then(|chosen| chosen.filter(&filter.name));
+        if here.map_or(filter.disabled, |here| here.disabled) {
+            continue;
+        }
+        match &filter.kind {
+            HttpFilterKind::Rbac(rules) => {
+                let rules = match here.and_then(|here| here.config.as_ref()) {
+                    Some(RouteFilterConfig::Rbac(rules)) => rules.as_ref(),
+                    _ => Some(rules),
+                };
+                let Some(rules) = rules else { continue };
+                let mut peer = Peer::of(&connection.down);
+                peer.remote = record.remote.ip().to_canonical();
+                if let Verdict::Denied(policy) = rbac::request(rules, &peer, &view(parts, record)) {
+                    worker.shared.stats.rbac_denied.fetch_add(1, Relaxed);
+                    return Err(reply::failed(&Failure::Denied(policy), record));
+                }
+            }
+            HttpFilterKind::Fault(own) => {
+                let fault = chosen.and_then(Chosen::fault).unwrap_or(own);
+                let cluster = chosen.and_then(|chosen| chosen.cluster_name());
+                if fault::applies(fault, &view(parts, record), cluster, worker) {
+                    fault::inject(fault, worker, record)
+                        .await
+                        .map_err(|failure| reply::failed(&failure, record))?;
+                }
+            }
+            HttpFilterKind::Cors => {
+                if let Some(policy) = chosen.and_then(Chosen::cors) {
+                    match cors::judge(policy, &parts.method, &parts.headers, worker.random()) {
+                        Cors::Pass => {}
+                        Cors::Allow(headers) => afterwards.headers.extend(headers),
+                        Cors::Answer(response) => {
+                            record.details = "cors_preflight".into();
+                            return Err(response);
+                        }
+                    }
+                }
+            }
+            HttpFilterKind::HeaderMutation(own) => {
+                let mutation = match here.and_then(|here| here.config.as_ref()) {
+                    Some(RouteFilterConfig::HeaderMutation(mutation)) => mutation,
+                    _ => own,
+                };
+                mutate::apply(&mutation.request, &mut parts.headers, record, &Side::Request);
+                afterwards.mutations.push(Arc::clone(mutation));
+            }
+            // Tokens cannot be judged here yet: what asks for one is not served.
+            HttpFilterKind::JwtAuthn(_) => {
+                return Err(reply::failed(&Failure::Unauthenticated("Jwt verification fails"), record));
+            }
+            HttpFilterKind::Native(_) | HttpFilterKind::Router(_) => {}
+        }
+    }
+    Ok(afterwards)
+}
+
+impl Chosen {
+    /// What the route, its host or its weighted cluster says about a filter; the more specific first.
+    fn filter(&self, name: &str) -> Option<&RouteFilter> {
+        self.weighted()
+            .and_then(|weighted| weighted.filters.of(name))
+            .or_else(|| self.route.filters.of(name))
+            .or_else(|| self.host.filters.of(name))
+    }
+
+    fn fault(&self) -> Option<&Arc<sidecar_model::Fault>> {
+        self.weighted()
+            .and_then(|weighted| weighted.filters.fault())
+            .or_else(|| self.route.filters.fault())
+            .or_else(|| self.host.filters.fault())
+    }
+
+    fn cors(&self) -> Option<&Arc<sidecar_model::CorsPolicy>> {
+        self.weighted()
+            .and_then(|weighted| weighted.filters.cors())
+            .or_else(|| self.route.filters.cors())
+            .or_else(|| self.host.filters.cors())
+    }
+}

@@ -1,0 +1,171 @@
+//! What every request goes through before its route is looked for: path form, who the client is, which headers it may bring.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use sidecar_http::Body;
+use sidecar_model::HttpConnectionManager;
+use sidecar_model::hcm::ForwardClientCert;
+use sidecar_model::listener::Direction;
+use sidecar_telemetry::peer::{PEER_METADATA, PEER_METADATA_ID};
+use sidecar_telemetry::trace::{REQUEST_ID, new_request_id};
+
+use super::Connection;
+use super::failure::Failure;
+use super::normalize::{self, Normalized};
+use super::record::Record;
+use super::reply;
+
+/// `x-forwarded-for`
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// `x-forwarded-proto`
+pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// `x-forwarded-client-cert`
+const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+/// `x-envoy-external-address`
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+/// `x-envoy-decorator-operation`
+pub(super) const DECORATOR: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
+
+/// Brings a request into the form that filters and routes see; or answers it at once.
+#[expect(clippy::result_large_err, reason = "the answer is passed on, not propagated through layers")]
+pub(super) fn prepare(
+    connection: &Connection,
+    hcm: &HttpConnectionManager,
+    parts: &mut Parts,
+    record: &mut Record,
+) -> Result<(), Response<Body>> {
+    match normalize::target(&parts.uri, hcm) {
+        Normalized::Same => {}
+        Normalized::New(uri) => parts.uri = uri,
+        Normalized::Refused => return Err(reply::failed(&Failure::PathNormalization, record)),
+        Normalized::Redirect(uri) => {
+            let mut response = reply::text(StatusCode::TEMPORARY_REDIRECT, "");
+            if let Ok(location) = HeaderValue::try_from(uri.to_string()) {
+                response.headers_mut().insert(header::LOCATION, location);
+            }
+            record.details = "path_normalization_redirect".into();
+            return Err(response);
+        }
+    }
+    let down = &connection.down;
+    let headers = &mut parts.headers;
+    if hcm.use_remote_address {
+        edge(hcm, headers, record, down.peer.ip());
+    } else if let Some(client) = last_forwarded(headers, 0) {
+        record.remote = SocketAddr::new(client, 0);
+    }
+    forwarded_proto(hcm, headers, record);
+    client_certificate(connection, hcm, headers);
+    if hcm.generate_request_id && !headers.contains_key(REQUEST_ID) {
+        headers.insert(REQUEST_ID, down.worker.with_rng(new_request_id));
+    }
+    if down.listener.listener.direction == Direction::Inbound {
+        if let Some(metadata) = headers.remove(PEER_METADATA) {
+            record.source = Some(connection.peer(&metadata));
+        }
+        record.wants_metadata = headers.remove(PEER_METADATA_ID).is_some();
+    }
+    Ok(())
+}
+
+/// At the edge of the mesh nothing that a client says about itself is believed.
+fn edge(hcm: &HttpConnectionManager, headers: &mut HeaderMap, record: &mut Record, peer: IpAddr) {
+    let forged: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("x-envoy-")).cloned().collect();
+    for name in forged {
+        headers.remove(name);
+    }
+    if !hcm.preserve_external_request_id {
+        headers.remove(REQUEST_ID);
+    }
+    let client = if hcm.xff_num_trusted_hops == 0 {
+        peer.to_canonical()
+    } else {
+        let hops = hcm.xff_num_trusted_hops as usize - 1;
+        last_forwarded(headers, hops).unwrap_or_else(|| peer.to_canonical())
+    };
+    if client != peer.to_canonical() {
+        record.remote = SocketAddr::new(client, 0);
+    }
+    if let Ok(value) = HeaderValue::try_from(client.to_string()) {
+        headers.insert(EXTERNAL_ADDRESS, value);
+    }
+    if !hcm.skip_xff_append {
+        append(headers, &FORWARDED_FOR, &peer.to_canonical().to_string());
+    }
+    if hcm.xff_num_trusted_hops == 0 {
+        headers.remove(FORWARDED_PROTO);
+    }
+}
+
+fn forwarded_proto(hcm: &HttpConnectionManager, headers: &mut HeaderMap, record: &mut Record) {
+    match headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+        Some(b"https") => record.scheme = "https",
+        Some(b"http") => record.scheme = "http",
+        _ => {
+            headers.insert(FORWARDED_PROTO, HeaderValue::from_static(record.scheme));
+        }
+    }
+    match hcm.scheme_override.as_deref() {
+        Some("https") => record.scheme = "https",
+        Some("http") => record.scheme = "http",
+        _ => {}
+    }
+}
+
+/// The address `skip` places before the last of `x-forwarded-for`.
+fn last_forwarded(headers: &HeaderMap, skip: usize) -> Option<IpAddr> {
+    let all = headers.get_all(FORWARDED_FOR);
+    let mut addresses: Vec<&str> = Vec::new();
+    for value in all {
+        addresses.extend(value.to_str().ok()?.split(',').map(str::trim));
+    }
+    addresses.iter().rev().nth(skip)?.parse().ok()
+}
+
+/// Appends to a comma-separated header.
+fn append(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
+    let joined =
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
+    let whole = if joined.is_empty() { text.to_owned() } else { format!("{joined},{text}") };
+    if let Ok(value) = HeaderValue::try_from(whole) {
+        headers.insert(name, value);
+    }
+}
+
+/// `x-forwarded-client-cert`, as the connection manager wants it.
+fn client_certificate(connection: &Connection, hcm: &HttpConnectionManager, headers: &mut HeaderMap) {
+    let down = &connection.down;
+    let peer = down.tls.as_ref().and_then(|tls| tls.peer.as_ref());
+    match (hcm.forward_client_cert, peer) {
+        (ForwardClientCert::AlwaysForwardOnly, _) | (ForwardClientCert::ForwardOnly, Some(_)) => return,
+        (ForwardClientCert::AppendForward, Some(_)) => {}
+        _ => {
+            headers.remove(FORWARDED_CLIENT_CERT);
+        }
+    }
+    let appends =
+        matches!(hcm.forward_client_cert, ForwardClientCert::AppendForward | ForwardClientCert::SanitizeSet);
+    let (true, Some(peer)) = (appends, peer) else { return };
+    let mut element = String::new();
+    let own = down.worker.own_principal();
+    if !own.is_empty() {
+        element.push_str(&format!("By={own};"));
+    }
+    element.push_str(&format!("Hash={}", peer.sha256_hex()));
+    let wanted = hcm.client_cert_details;
+    if wanted.subject {
+        element.push_str(&format!(";Subject=\"{}\"", peer.subject.replace('"', "\\\"")));
+    }
+    if wanted.uri {
+        element.push_str(&format!(";URI={}", peer.uris.first().map_or("", |uri| uri)));
+    }
+    if wanted.dns {
+        for name in &peer.dns_names {
+            element.push_str(&format!(";DNS={name}"));
+        }
+    }
+    append(headers, &FORWARDED_CLIENT_CERT, &element);
+}

@@ -1,0 +1,325 @@
+//! What becomes of one request, gathered while it runs and reported when it ends, however it ends.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
+use sidecar_balance::HostState;
+use sidecar_http::{Abort, Body, BodyError, ByteCount, Finish, Outcome, ParseError};
+use sidecar_model::listener::Direction;
+use sidecar_model::{Route, VirtualHost};
+use sidecar_telemetry::log::{Captured, Loggers};
+use sidecar_telemetry::{
+    Entry, Flag, Flags, GrpcStatus, HttpKey, Reporter, RequestProtocol, SecurityPolicy, Service, Workload,
+    labels, trace,
+};
+
+use super::Connection;
+use super::timed::TIMEOUT;
+use crate::config::{ClusterPlan, HcmPlan};
+use crate::listen::Downstream;
+use crate::pool::UpstreamInfo;
+use crate::shared::NodeKind;
+use crate::usage::Permit;
+
+/// One request.
+pub(super) struct Record {
+    down: Rc<Downstream>,
+    loggers: Arc<Loggers>,
+    begun: Instant,
+    wall: SystemTime,
+    method: Method,
+    version: Version,
+    pub(super) path: Uri,
+    pub(super) authority: HeaderValue,
+    pub(super) scheme: &'static str,
+    pub(super) remote: SocketAddr,
+    pub(super) grpc: bool,
+    pub(super) code: u16,
+    pub(super) flags: Flags,
+    pub(super) details: Cow<'static, str>,
+    pub(super) transport_failure: String,
+    request: Captured,
+    response: Captured,
+    trace_id: Option<Box<str>>,
+    pub(super) received: Option<ByteCount>,
+    pub(super) grpc_status: Rc<Cell<Option<u16>>>,
+    pub(super) request_messages: Rc<Cell<u64>>,
+    pub(super) response_messages: Rc<Cell<u64>>,
+    pub(super) host: Option<SocketAddr>,
+    pub(super) upstream: Option<Rc<UpstreamInfo>>,
+    pub(super) cluster: Option<Arc<ClusterPlan>>,
+    /// Name of a cluster that is not there.
+    pub(super) missing_cluster: Option<Arc<str>>,
+    pub(super) route: Option<(Arc<VirtualHost>, Arc<Route>)>,
+    pub(super) attempts: u32,
+    first_byte: Option<Instant>,
+    pub(super) source: Option<Arc<Workload>>,
+    pub(super) destination: Option<Arc<Workload>>,
+    /// The client wants to know who answers.
+    pub(super) wants_metadata: bool,
+    pub(super) holds: Holds,
+    reported: bool,
+}
+
+/// What a request holds until it has ended.
+#[derive(Default)]
+pub(super) struct Holds {
+    pub(super) request: Option<Permit>,
+    pub(super) retry: Option<Permit>,
+    pub(super) host: Option<Busy>,
+}
+
+/// An endpoint that is busy with the request.
+pub(super) struct Busy(Arc<HostState>);
+
+impl Busy {
+    pub(super) fn new(state: &Arc<HostState>) -> Self {
+        state.begin();
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl Record {
+    pub(super) fn new(connection: &Connection, plan: &HcmPlan, request: &Request<Body>) -> Box<Self> {
+        let down = Rc::clone(&connection.down);
+        let grpc = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| super::grpc::is_grpc(kind.as_bytes()));
+        let host = request.headers().get(header::HOST).cloned();
+        let remote = down.peer;
+        Box::new(Self {
+            loggers: Arc::clone(&plan.loggers),
+            begun: Instant::now(),
+            wall: if plan.loggers.is_empty() { SystemTime::UNIX_EPOCH } else { SystemTime::now() },
+            method: request.method().clone(),
+            version: request.version(),
+            path: Uri::default(),
+            authority: host.unwrap_or_else(|| HeaderValue::from_static("")),
+            scheme: if down.tls.is_some() { "https" } else { "http" },
+            remote,
+            grpc,
+            code: 0,
+            flags: Flags::NONE,
+            details: Cow::Borrowed(""),
+            transport_failure: String::new(),
+            request: Captured::default(),
+            response: Captured::default(),
+            trace_id: None,
+            received: None,
+            grpc_status: Rc::default(),
+            request_messages: Rc::default(),
+            response_messages: Rc::default(),
+            host: None,
+            upstream: None,
+            cluster: None,
+            missing_cluster: None,
+            route: None,
+            attempts: 0,
+            first_byte: None,
+            source: None,
+            destination: None,
+            wants_metadata: false,
+            holds: Holds::default(),
+            reported: false,
+            down,
+        })
+    }
+
+    /// Reports a message that was no request.
+    pub(super) fn refused(connection: &Connection, plan: &HcmPlan, error: ParseError) {
+        let mut record = Self::new(connection, plan, &Request::new(Body::empty()));
+        record.code = error.status().as_u16();
+        record.flags.insert(Flag::DownstreamProtocolError);
+        record.details = Cow::Owned(format!("http1.codec_error{{{}}}", error.to_string().replace(' ', "_")));
+        record.report(&Outcome::default());
+    }
+
+    /// Keeps what logs will ask of the request, as it is forwarded.
+    pub(super) fn capture_request(&mut self, path: &Uri, headers: &HeaderMap) {
+        if self.loggers.is_empty() {
+            return;
+        }
+        self.path = path.clone();
+        self.request = Captured::new(&self.loggers.request_headers, headers);
+        self.trace_id = trace::trace_id(headers).map(Into::into);
+    }
+
+    /// The response's head is there.
+    pub(super) fn capture_response(&mut self, code: u16, headers: &HeaderMap) {
+        self.code = code;
+        if !self.loggers.is_empty() {
+            self.first_byte = Some(Instant::now());
+            self.response = Captured::new(&self.loggers.response_headers, headers);
+        }
+    }
+
+    fn report(&mut self, outcome: &Outcome) {
+        self.reported = true;
+        match &outcome.abort {
+            None => {}
+            Some(Abort::Downstream) => self.downstream_gone(),
+            Some(Abort::Body(BodyError::GivenUp(TIMEOUT))) => {
+                self.flags.insert(Flag::UpstreamRequestTimeout);
+                self.details = Cow::Borrowed("response_timeout");
+            }
+            Some(Abort::Body(_)) => {
+                self.flags.insert(Flag::UpstreamConnectionTermination);
+                self.details = Cow::Borrowed("upstream_reset_after_response_started{connection_termination}");
+            }
+        }
+        let duration = self.begun.elapsed();
+        let received = self.received.as_ref().map_or(0, ByteCount::total);
+        let series = self.down.worker.metrics.http(self.key());
+        series.record(duration, received, outcome.body_bytes);
+        if self.grpc {
+            series.record_messages(self.request_messages.get(), self.response_messages.get());
+        }
+        if !self.loggers.is_empty() {
+            self.log(duration, received, outcome.body_bytes);
+        }
+    }
+
+    fn downstream_gone(&mut self) {
+        self.flags.insert(Flag::DownstreamConnectionTermination);
+        self.details = Cow::Borrowed("downstream_remote_disconnect");
+    }
+
+    fn key(&self) -> HttpKey {
+        let down = &self.down;
+        let worker = &down.worker;
+        let node = &worker.shared.node;
+        let inbound =
+            down.listener.listener.direction == Direction::Inbound && node.kind == NodeKind::Sidecar;
+        let own = Arc::clone(&node.workload);
+        let service = self.cluster.as_ref().map_or_else(Service::unknown, |plan| Arc::clone(&plan.service));
+        let upstream =
+            self.upstream.as_ref().map(|info| Arc::clone(&info.principal)).filter(|name| !name.is_empty());
+        let (source, destination, source_principal, destination_principal, security) = if inbound {
+            let mutual = down.is_mutual();
+            let principal = if mutual { worker.own_principal() } else { labels::no_principal() };
+            let security = if mutual { SecurityPolicy::MutualTls } else { SecurityPolicy::None };
+            (
+                self.source.clone().unwrap_or_else(Workload::unknown),
+                own,
+                down.principal(),
+                principal,
+                security,
+            )
+        } else {
+            let source_principal =
+                if upstream.is_some() { worker.own_principal() } else { labels::no_principal() };
+            let destination = self.destination.clone().unwrap_or_else(Workload::unknown);
+            (
+                own,
+                destination,
+                source_principal,
+                upstream.unwrap_or_else(labels::no_principal),
+                SecurityPolicy::Unknown,
+            )
+        };
+        HttpKey {
+            reporter: if inbound { Reporter::Destination } else { Reporter::Source },
+            source,
+            destination,
+            source_principal,
+            destination_principal,
+            service,
+            protocol: if self.grpc { RequestProtocol::Grpc } else { RequestProtocol::Http },
+            code: self.code,
+            grpc: GrpcStatus(if self.grpc { self.grpc_status.get() } else { None }),
+            flags: self.flags,
+            security,
+        }
+    }
+
+    fn log(&self, duration: std::time::Duration, received: u64, sent: u64) {
+        let none = HeaderMap::new();
+        let mut entry = Entry::new(&none);
+        self.fill(&mut entry);
+        entry.duration = duration;
+        entry.bytes_received = received;
+        entry.bytes_sent = sent;
+        entry.request = &self.request;
+        entry.response = &self.response;
+        let worker = &self.down.worker;
+        self.loggers.log(&entry, worker.random(), &worker.shared.log);
+    }
+
+    /// What is known so far; for logs, and for header values that ask.
+    pub(super) fn fill<'a>(&'a self, entry: &mut Entry<'a>) {
+        let down = &*self.down;
+        entry.start = self.wall;
+        entry.response_duration = self.first_byte.map(|at| at - self.begun);
+        entry.protocol = protocol(self.version);
+        entry.method = self.method.as_str();
+        entry.path = self.path.path_and_query().map_or("", |path| path.as_str());
+        entry.authority = self.authority.to_str().unwrap_or_default();
+        entry.scheme = self.scheme;
+        entry.code = self.code;
+        entry.grpc_status = self.grpc_status.get();
+        entry.flags = self.flags;
+        entry.details = &self.details;
+        entry.transport_failure = &self.transport_failure;
+        entry.upstream_host = self.host;
+        entry.upstream_local = self.upstream.as_ref().and_then(|info| info.local);
+        entry.upstream_cluster = match (&self.cluster, &self.missing_cluster) {
+            (Some(plan), _) => &plan.cluster.name,
+            (None, Some(name)) => name,
+            (None, None) => "",
+        };
+        entry.attempts = self.attempts;
+        entry.downstream_local = Some(down.local);
+        entry.downstream_remote = Some(self.remote);
+        entry.downstream_direct = Some(down.peer);
+        entry.server_name = &down.server_name;
+        entry.connection_id = down.id;
+        entry.hostname = &down.worker.shared.node.hostname;
+        entry.trace_id = self.trace_id.as_deref().unwrap_or_default();
+        if let Some((host, route)) = &self.route {
+            entry.route = &route.name;
+            entry.virtual_host = &host.name;
+        }
+        if let Some(tls) = &down.tls {
+            entry.tls_version = tls.version;
+            entry.peer_uri = &tls.principal;
+            entry.peer_subject = tls.peer.as_ref().map_or("", |peer| &peer.subject);
+        }
+    }
+}
+
+/// The version as logs write it.
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+impl Finish for Record {
+    fn finish(mut self: Box<Self>, outcome: Outcome) {
+        self.report(&outcome);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        // Nobody waited for the response: the client went away while it was made or written.
+        if !self.reported {
+            self.downstream_gone();
+            self.report(&Outcome::default());
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! A request body that can be sent more than once, as long as it is small: to a second endpoint, or to a mirror.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+use sidecar_http::{Body, BodyError};
+
+/// Bytes of a request body that are kept for sending it again.
+const KEPT_MAX: usize = 256 * 1024;
+
+/// The body, and what was read of it. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Replay {
+    state: Rc<RefCell<State>>,
+}
+
+struct State {
+    source: Body,
+    /// Pieces read so far, unless there were too many bytes.
+    kept: Vec<Bytes>,
+    /// How many pieces were read, kept or not.
+    pieces: usize,
+    kept_bytes: usize,
+    /// More than the bound was read: only a reader that has sent all of it may go on.
+    lost: bool,
+    ended: bool,
+    failed: bool,
+    trailers: Option<HeaderMap>,
+    length: Option<u64>,
+    readers: Vec<Waker>,
+}
+
+/// One sending of the body.
+pub(super) struct Reader {
+    state: Rc<RefCell<State>>,
+    next: usize,
+    trailers_sent: bool,
+    /// It only takes what another sending has read: a mirror must never take a piece away from the request itself.
+    follows: bool,
+}
+
+impl Replay {
+    pub(super) fn new(source: Body) -> Self {
+        let length = source.size_hint().exact();
+        let state = State {
+            source,
+            kept: Vec::new(),
+            pieces: 0,
+            kept_bytes: 0,
+            lost: false,
+            ended: false,
+            failed: false,
+            trailers: None,
+            length,
+            readers: Vec::new(),
+        };
+        Self { state: Rc::new(RefCell::new(state)) }
+    }
+
+    /// Whether the body can still be sent from its beginning.
+    pub(super) fn is_whole(&self) -> bool {
+        let state = self.state.borrow();
+        !state.lost && !state.failed
+    }
+
+    /// Whether all of it was read from the client.
+    pub(super) fn is_ended(&self) -> bool {
+        self.state.borrow().ended
+    }
+
+    /// Sends the body from its beginning.
+    pub(super) fn reader(&self) -> Body {
+        self.sending(false)
+    }
+
+    /// Sends a copy of what another sending reads; fails when that is too much to be kept.
+    pub(super) fn copy(&self) -> Body {
+        self.sending(true)
+    }
+
+    fn sending(&self, follows: bool) -> Body {
+        Body::wrap(Reader { state: Rc::clone(&self.state), next: 0, trailers_sent: false, follows })
+    }
+}
+
+impl State {
+    /// Reads a piece from the client for the reader that has sent everything before it.
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            match Pin::new(&mut self.source).poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => {
+                    self.end();
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.failed = true;
+                    self.wake();
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => {
+                        self.keep(&data);
+                        if self.source.is_end_stream() {
+                            self.end();
+                        }
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                    Err(frame) => {
+                        self.trailers = frame.into_trailers().ok();
+                        self.end();
+                        return Poll::Ready(None);
+                    }
+                },
+            }
+        }
+    }
+
+    fn keep(&mut self, data: &Bytes) {
+        self.pieces += 1;
+        self.kept_bytes += data.len();
+        if self.kept_bytes > KEPT_MAX && !self.lost {
+            self.lost = true;
+            self.kept.clear();
+        }
+        if !self.lost {
+            self.kept.push(data.clone());
+        }
+        self.wake();
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        self.readers.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl http_body::Body for Reader {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let state = &mut *this.state.borrow_mut();
+        if state.failed {
+            return Poll::Ready(Some(Err(BodyError::Incomplete)));
+        }
+        if this.next < state.pieces {
+            let Some(data) = state.kept.get(this.next).cloned() else {
+                return Poll::Ready(Some(Err(BodyError::GivenUp("too long to be sent again"))));
+            };
+            this.next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if !state.ended {
+            if this.follows {
+                state.readers.push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            match state.poll_source(cx) {
+                Poll::Ready(Some(Ok(data))) => {
+                    this.next += 1;
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(None) => {}
+                Poll::Pending => {
+                    state.readers.push(cx.waker().clone());
+                    return Poll::Pending;
+                }
+            }
+        }
+        match state.trailers.clone().filter(|_| !this.trailers_sent) {
+            Some(trailers) => {
+                this.trailers_sent = true;
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let state = self.state.borrow();
+        state.ended && self.next >= state.pieces && (state.trailers.is_none() || self.trailers_sent)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let state = self.state.borrow();
+        let read = state.kept.iter().take(self.next).map(|piece| piece.len() as u64).sum::<u64>();
+        let length = state
+            .length
+            .filter(|_| !state.lost)
+            .or((state.ended && !state.lost).then_some(state.kept_bytes as u64));
+        length
+            .and_then(|length| length.checked_sub(read))
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // The reader that waits for the client may be this one: another must take over.
+        if let Ok(mut state) = self.state.try_borrow_mut() {
+            state.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

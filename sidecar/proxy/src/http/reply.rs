@@ -1,0 +1,73 @@
+//! Answers that are made here.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use sidecar_http::Body;
+
+use super::failure::{Failure, grpc_status};
+use super::record::Record;
+
+/// `x-envoy-overloaded`
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+/// `grpc-status`
+pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// `grpc-message`
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// The answer to a request that failed, with what is reported of it.
+pub(super) fn failed(failure: &Failure, record: &mut Record) -> Response<Body> {
+    let meaning = failure.meaning();
+    if let Some(flag) = meaning.flag {
+        record.flags.insert(flag);
+    }
+    if let Some((_, reason)) = meaning.body.split_once("transport failure reason: ") {
+        reason.clone_into(&mut record.transport_failure);
+    }
+    record.details = meaning.details;
+    let mut response = if record.grpc || meaning.grpc_status.is_some() {
+        let status = meaning.grpc_status.unwrap_or_else(|| grpc_status(meaning.status));
+        grpc(status, &meaning.body, record)
+    } else {
+        text(meaning.status, meaning.body.into_owned().into_bytes())
+    };
+    if meaning.overloaded {
+        response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// An answer with a plain text.
+pub(super) fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Body> {
+    let body = body.into();
+    let mut headers = HeaderMap::new();
+    if !body.is_empty() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    let mut response = Response::new(Body::full(body));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// An answer that a gRPC client understands: status and message in headers alone.
+fn grpc(status: u16, message: &str, record: &mut Record) -> Response<Body> {
+    record.grpc_status.set(Some(status));
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, HeaderValue::from(status));
+    if !message.is_empty() {
+        let mut encoded = String::with_capacity(message.len());
+        for byte in message.bytes() {
+            // gRPC over HTTP/2, "Responses": printable ASCII but `%` stands for itself.
+            if matches!(byte, 0x20..=0x7e) && byte != b'%' {
+                encoded.push(char::from(byte));
+            } else {
+                encoded.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        if let Ok(value) = HeaderValue::try_from(encoded) {
+            headers.insert(GRPC_MESSAGE, value);
+        }
+    }
+    response
+}

@@ -1,0 +1,156 @@
+//! The last touches on every response, and the tunnel after an upgrade.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use sidecar_http::serve::Upgrade;
+use sidecar_http::tunnel::{self, Ended};
+use sidecar_http::{Abort, Body, ByteCount, Finish, Outcome, Upgraded};
+use sidecar_model::hcm::ServerHeader;
+use sidecar_model::listener::Direction;
+use sidecar_telemetry::peer::{PEER_METADATA, PEER_METADATA_ID};
+use sidecar_telemetry::trace::REQUEST_ID;
+
+use super::Connection;
+use super::filters::Afterwards;
+use super::mutate::{self, Side};
+use super::prepare::DECORATOR;
+use super::record::Record;
+use super::router::Chosen;
+use crate::config::HcmPlan;
+
+/// `x-envoy-upstream-service-time`
+pub(super) const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+/// `x-envoy-attempt-count`
+pub(super) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+
+/// How responses of one connection manager look.
+#[derive(Clone, Copy)]
+pub(super) struct Shape<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) plan: &'a HcmPlan,
+}
+
+impl Shape<'_> {
+    /// Finishes a response that was made here.
+    pub(super) fn local(
+        self,
+        mut response: Response<Body>,
+        record: &mut Record,
+        afterwards: Option<&Afterwards>,
+    ) -> Response<Body> {
+        response.headers_mut().insert(header::SERVER, self.plan.server.clone());
+        self.last(&mut response, record, afterwards);
+        response
+    }
+
+    /// Finishes a response that came from an upstream.
+    pub(super) fn upstream(
+        self,
+        mut response: Response<Body>,
+        record: &mut Record,
+        afterwards: &Afterwards,
+    ) -> Response<Body> {
+        let headers = response.headers_mut();
+        match self.plan.hcm.server_header {
+            ServerHeader::PassThrough => {}
+            ServerHeader::AppendIfAbsent if headers.contains_key(header::SERVER) => {}
+            ServerHeader::AppendIfAbsent | ServerHeader::Overwrite => {
+                headers.insert(header::SERVER, self.plan.server.clone());
+            }
+        }
+        headers.remove(DECORATOR);
+        self.last(&mut response, record, Some(afterwards));
+        response
+    }
+
+    fn last(self, response: &mut Response<Body>, record: &mut Record, afterwards: Option<&Afterwards>) {
+        let down = &self.connection.down;
+        let node = &down.worker.shared.node;
+        let headers = response.headers_mut();
+        if let Some(afterwards) = afterwards {
+            for (name, value) in &afterwards.headers {
+                headers.insert(name.clone(), value.clone());
+            }
+            let none = HeaderMap::new();
+            for mutation in &afterwards.mutations {
+                mutate::apply(&mutation.response, headers, record, &Side::Response(&none));
+            }
+        }
+        if down.listener.listener.direction == Direction::Inbound {
+            if record.wants_metadata {
+                headers.insert(PEER_METADATA, node.metadata.clone());
+                headers.insert(PEER_METADATA_ID, node.metadata_id.clone());
+            }
+        } else if let Some(metadata) = headers.remove(PEER_METADATA) {
+            headers.remove(PEER_METADATA_ID);
+            if record.destination.is_none() {
+                record.destination = Some(self.connection.peer(&metadata));
+            }
+        }
+        if !self.plan.hcm.via.is_empty()
+            && let Ok(via) = HeaderValue::from_str(&self.plan.hcm.via)
+        {
+            headers.append(header::VIA, via);
+        }
+    }
+
+    /// Applies what routes and hosts change about responses.
+    pub(super) fn routed(
+        self,
+        mut response: Response<Body>,
+        chosen: &Chosen,
+        request: &HeaderMap,
+        record: &Record,
+    ) -> Response<Body> {
+        let side = Side::Response(request);
+        let headers = response.headers_mut();
+        for ops in levels(chosen, Which::Response) {
+            mutate::apply(ops, headers, record, &side);
+        }
+        if self.plan.hcm.always_set_request_id_in_response
+            && let Some(id) = request.get(REQUEST_ID)
+        {
+            headers.insert(REQUEST_ID, id.clone());
+        }
+        response
+    }
+}
+
+/// Which headers are changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Request,
+    Response,
+}
+
+/// The header changes of cluster, route, host and configuration, in the order in which they apply.
+pub(super) fn levels(chosen: &Chosen, which: Which) -> Vec<&sidecar_model::HeaderOps> {
+    let config = chosen.config();
+    let request = which == Which::Request;
+    let weighted = chosen.weighted();
+    let mut levels = Vec::new();
+    levels.extend(weighted.map(|one| if request { &one.request_headers } else { &one.response_headers }));
+    levels.push(if request { &chosen.route.request_headers } else { &chosen.route.response_headers });
+    levels.push(if request { &chosen.host.request_headers } else { &chosen.host.response_headers });
+    levels.push(if request { &config.request_headers } else { &config.response_headers });
+    levels.retain(|ops| !ops.is_empty());
+    if config.most_specific_header_mutations_wins {
+        levels.reverse();
+    }
+    levels
+}
+
+/// Joins both ends of an upgraded connection and reports when it ends.
+pub(super) fn tunnel(upstream: Upgraded, record: Box<Record>, idle: Duration) -> Upgrade {
+    Box::new(move |client: Upgraded| {
+        Box::pin(async move {
+            let (sent, received) = (ByteCount::default(), ByteCount::default());
+            let mut record = record;
+            record.received = Some(sent.clone());
+            let ended = tunnel::join(client, upstream, idle, &sent, &received).await;
+            let abort = matches!(ended, Ended::Downstream(_)).then_some(Abort::Downstream);
+            record.finish(Outcome { body_bytes: received.total(), abort });
+        })
+    })
+}

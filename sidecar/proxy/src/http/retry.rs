@@ -1,0 +1,185 @@
+//! Whether a failed attempt is made again, and when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base_types::Backoff;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Response};
+use sidecar_http::Body;
+use sidecar_model::{RetryOn, RetryPolicy};
+use sidecar_route::{RequestView, headers_match};
+
+use super::failure::Failure;
+use super::grpc;
+
+/// Istio's first pause, when a policy of headers has none.
+const BASE: Duration = Duration::from_millis(25);
+
+/// What requests may say about retries themselves.
+const MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
+const RETRY_ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
+const RETRY_GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
+const RETRIABLE_CODES: HeaderName = HeaderName::from_static("x-envoy-retriable-status-codes");
+const RATELIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+
+/// The retries of one request.
+pub(super) struct Retries {
+    policy: Option<Arc<RetryPolicy>>,
+    on: RetryOn,
+    codes: Vec<u16>,
+    left: u32,
+    backoff: Backoff,
+    /// A retry was wanted and none was left.
+    pub(super) exhausted: bool,
+}
+
+impl Retries {
+    /// From the route's policy and what the request's headers ask for; none if nothing is retried.
+    pub(super) fn new(
+        policy: Option<&Arc<RetryPolicy>>,
+        parts: &Parts,
+        view: &RequestView<'_>,
+    ) -> Option<Self> {
+        let text = |name: &HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let mut on = policy.map_or_else(RetryOn::default, |policy| policy.on);
+        for list in [text(&RETRY_ON), text(&RETRY_GRPC_ON)].into_iter().flatten() {
+            on = on.union(RetryOn::parse(list));
+        }
+        if on.is_empty() {
+            return None;
+        }
+        if let Some(policy) = policy {
+            let wanted = &policy.retriable_request_headers;
+            if !wanted.is_empty() && !wanted.iter().any(|one| headers_match(std::slice::from_ref(one), view))
+            {
+                return None;
+            }
+        }
+        let asked = text(&MAX_RETRIES).and_then(|count| count.parse().ok());
+        let left = asked.unwrap_or_else(|| policy.map_or(1, |policy| policy.num_retries));
+        let mut codes = policy.map(|policy| policy.retriable_status_codes.clone()).unwrap_or_default();
+        codes.extend(
+            text(&RETRIABLE_CODES)
+                .into_iter()
+                .flat_map(|list| list.split(','))
+                .filter_map(|code| code.trim().parse::<u16>().ok()),
+        );
+        let (base, max) =
+            policy.map_or((BASE, BASE * 10), |policy| (policy.back_off_base, policy.back_off_max));
+        Some(Self {
+            policy: policy.cloned(),
+            on,
+            codes,
+            left,
+            backoff: Backoff::new(base, max),
+            exhausted: false,
+        })
+    }
+
+    /// Whether endpoints that were tried are avoided.
+    pub(super) fn avoids_previous(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.avoid_previous_hosts)
+    }
+
+    /// How long one attempt may take.
+    pub(super) fn per_try_timeout(&self) -> Option<Duration> {
+        self.policy.as_ref().and_then(|policy| policy.per_try_timeout).filter(|timeout| !timeout.is_zero())
+    }
+
+    /// Takes one retry, if one is left.
+    pub(super) fn take(&mut self) -> bool {
+        if self.left == 0 {
+            self.exhausted = true;
+            return false;
+        }
+        self.left -= 1;
+        true
+    }
+
+    /// How long to wait before the next attempt; `random` is in `[0, 1)`.
+    pub(super) fn pause(&mut self, random: f64) -> Duration {
+        self.backoff.next_delay(random)
+    }
+
+    /// Whether a failure without a response is one to retry. `reused` says that the connection had carried requests before.
+    pub(super) fn wants_after_failure(&self, failure: &Failure, reused: bool) -> bool {
+        let any_reset = RetryOn::STATUS_5XX.union(RetryOn::GATEWAY_ERROR).union(RetryOn::RESET);
+        match failure {
+            Failure::Connect(_) => self
+                .on
+                .intersects(any_reset.union(RetryOn::CONNECT_FAILURE).union(RetryOn::RESET_BEFORE_REQUEST)),
+            Failure::RefusedStream => self
+                .on
+                .intersects(any_reset.union(RetryOn::REFUSED_STREAM).union(RetryOn::RESET_BEFORE_REQUEST)),
+            Failure::ConnectionTermination if reused && self.on.contains(RetryOn::RESET_BEFORE_REQUEST) => {
+                true
+            }
+            Failure::ConnectionTermination
+            | Failure::RemoteReset
+            | Failure::Protocol(_)
+            | Failure::PerTryTimeout => self.on.intersects(any_reset),
+            _ => false,
+        }
+    }
+
+    /// Whether a response is one to retry.
+    pub(super) fn wants_after_response(&self, response: &Response<Body>) -> bool {
+        let status = response.status().as_u16();
+        let on = |flag| self.on.contains(flag);
+        (on(RetryOn::STATUS_5XX) && status >= 500)
+            || (on(RetryOn::GATEWAY_ERROR) && matches!(status, 502..=504))
+            || (on(RetryOn::RETRIABLE_4XX) && status == 409)
+            || (on(RetryOn::RETRIABLE_STATUS_CODES) && self.codes.contains(&status))
+            || (on(RetryOn::ENVOY_RATELIMITED) && response.headers().contains_key(RATELIMITED))
+            || (on(RetryOn::RETRIABLE_HEADERS) && self.header_wanted(response))
+            || self.grpc_wanted(response)
+    }
+
+    fn header_wanted(&self, response: &Response<Body>) -> bool {
+        let view = RequestView {
+            method: "",
+            authority: "",
+            path: "",
+            scheme: "",
+            headers: response.headers(),
+            metadata: None,
+        };
+        let headers = self.policy.as_ref().map_or(&[][..], |policy| &policy.retriable_headers);
+        headers.iter().any(|one| headers_match(std::slice::from_ref(one), &view))
+    }
+
+    /// A gRPC status in the headers alone: once messages have come it is too late.
+    fn grpc_wanted(&self, response: &Response<Body>) -> bool {
+        let flag = match grpc::status(response.headers()) {
+            Some(1) => RetryOn::GRPC_CANCELLED,
+            Some(4) => RetryOn::GRPC_DEADLINE_EXCEEDED,
+            Some(8) => RetryOn::GRPC_RESOURCE_EXHAUSTED,
+            Some(13) => RetryOn::GRPC_INTERNAL,
+            Some(14) => RetryOn::GRPC_UNAVAILABLE,
+            _ => return false,
+        };
+        self.on.contains(flag)
+    }
+}
+
+/// Removes what requests say to the proxy about retries and timeouts: it is not for the upstream.
+pub(super) fn strip(parts: &mut Parts) {
+    if !parts.headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
+        return;
+    }
+    for name in [MAX_RETRIES, RETRY_ON, RETRY_GRPC_ON, RETRIABLE_CODES, RQ_TIMEOUT, PER_TRY_TIMEOUT] {
+        parts.headers.remove(name);
+    }
+}
+
+/// `x-envoy-upstream-rq-timeout-ms`
+pub(super) const RQ_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
+/// `x-envoy-upstream-rq-per-try-timeout-ms`
+pub(super) const PER_TRY_TIMEOUT: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
+
+/// A number of milliseconds in a header.
+pub(super) fn millis(value: Option<&HeaderValue>) -> Option<Duration> {
+    value?.to_str().ok()?.parse().ok().map(Duration::from_millis)
+}

@@ -1,0 +1,215 @@
+//! From a prepared request to its answer: route, filters, action.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode, header};
+use sidecar_http::{Body, Reply, Upgraded};
+use sidecar_model::hcm::RouteSource;
+use sidecar_model::route::TlsRequirement;
+use sidecar_model::{Action, Route, RouteConfig, VirtualHost, WeightedCluster};
+use sidecar_route::{Found, RequestView, RouteTable, location, pick_cluster, tls_location};
+
+use super::Connection;
+use super::attempt::{self, Forwarding};
+use super::failure::Failure;
+use super::record::Record;
+use super::respond::{self, Shape};
+use super::{filters, prepare, reply};
+use crate::config::{Config, HcmPlan};
+
+/// The route of a request, and the cluster it fell on.
+pub(super) struct Chosen {
+    pub(super) host: Arc<VirtualHost>,
+    pub(super) route: Arc<Route>,
+    pub(super) table: Arc<RouteTable>,
+    weighted: Option<usize>,
+    pub(super) cluster: Option<Arc<str>>,
+}
+
+impl Chosen {
+    /// The weighted entry that chance fell on.
+    pub(super) fn weighted(&self) -> Option<&WeightedCluster> {
+        let Action::Forward(action) = &self.route.action else { return None };
+        let sidecar_model::ClusterChoice::Weighted(weighted) = &action.cluster else { return None };
+        weighted.clusters.get(self.weighted?)
+    }
+
+    pub(super) fn cluster_name(&self) -> Option<&str> {
+        self.cluster.as_deref()
+    }
+
+    pub(super) fn config(&self) -> &RouteConfig {
+        self.table.config()
+    }
+}
+
+/// What is answered.
+pub(super) struct Answer {
+    pub(super) response: Response<Body>,
+    /// The upstream's end of an upgraded connection.
+    pub(super) upgraded: Option<Upgraded>,
+}
+
+impl From<Response<Body>> for Answer {
+    fn from(response: Response<Body>) -> Self {
+        Self { response, upgraded: None }
+    }
+}
+
+impl Answer {
+    /// The answer as the connection writes it; `record` hears how that ends.
+    pub(super) fn into_reply(self, plan: &HcmPlan, mut record: Box<Record>) -> Reply {
+        record.capture_response(self.response.status().as_u16(), self.response.headers());
+        match self.upgraded {
+            None => Reply { response: self.response, finish: Some(record), ..Reply::default() },
+            Some(upstream) => {
+                let idle = plan.hcm.stream_idle_timeout.unwrap_or_default();
+                Reply {
+                    response: self.response,
+                    upgrade: Some(respond::tunnel(upstream, record, idle)),
+                    ..Reply::default()
+                }
+            }
+        }
+    }
+}
+
+/// A request as routing sees it.
+pub(super) fn view<'a>(parts: &'a Parts, record: &Record) -> RequestView<'a> {
+    let host = parts.headers.get(header::HOST).map_or("", |host| host.to_str().unwrap_or_default());
+    RequestView {
+        method: parts.method.as_str(),
+        authority: host,
+        path: parts.uri.path_and_query().map_or("", |path| path.as_str()),
+        scheme: record.scheme,
+        headers: &parts.headers,
+        metadata: None,
+    }
+}
+
+/// Answers a request.
+pub(super) async fn run(
+    connection: &Connection,
+    config: &Config,
+    plan: &HcmPlan,
+    mut parts: Parts,
+    body: Body,
+    record: &mut Record,
+) -> Answer {
+    let shape = Shape { connection, plan };
+    if let Err(response) = prepare::prepare(connection, &plan.hcm, &mut parts, record) {
+        record.capture_request(&parts.uri, &parts.headers);
+        return shape.local(response, record, None).into();
+    }
+    let chosen = choose(connection, config, plan, &parts, record);
+    if let Some(chosen) = &chosen {
+        record.route = Some((Arc::clone(&chosen.host), Arc::clone(&chosen.route)));
+        if let Some(response) = to_tls(chosen, &parts, record) {
+            record.capture_request(&parts.uri, &parts.headers);
+            return shape.local(response, record, None).into();
+        }
+    }
+    let filtered =
+        filters::run(connection, &plan.hcm.http_filters, chosen.as_ref(), &mut parts, record).await;
+    let afterwards = match filtered {
+        Ok(afterwards) => afterwards,
+        Err(response) => {
+            record.capture_request(&parts.uri, &parts.headers);
+            return shape.local(response, record, None).into();
+        }
+    };
+    let Some(chosen) = chosen else {
+        record.capture_request(&parts.uri, &parts.headers);
+        let response = reply::failed(&Failure::NoRoute, record);
+        return shape.local(response, record, Some(&afterwards)).into();
+    };
+    match &chosen.route.action {
+        Action::Forward(action) => {
+            let forwarding =
+                Forwarding { connection, config, plan, chosen: &chosen, action, afterwards: &afterwards };
+            attempt::forward(&forwarding, parts, body, record).await
+        }
+        action => {
+            let response = answer(action, &chosen, &parts, record);
+            record.capture_request(&parts.uri, &parts.headers);
+            let response = shape.routed(response, &chosen, &parts.headers, record);
+            shape.local(response, record, Some(&afterwards)).into()
+        }
+    }
+}
+
+fn choose(
+    connection: &Connection,
+    config: &Config,
+    plan: &HcmPlan,
+    parts: &Parts,
+    record: &mut Record,
+) -> Option<Chosen> {
+    let table = match (&plan.inline_routes, &plan.hcm.route) {
+        (Some(table), _) => table,
+        (None, RouteSource::Rds(name)) => config.routes.get(name)?,
+        (None, RouteSource::Inline(_)) => return None,
+    };
+    let mut view = view(parts, record);
+    if plan.hcm.strip_trailing_host_dot {
+        view.authority = view.authority.strip_suffix('.').unwrap_or(view.authority);
+    }
+    if plan.hcm.strip_port_from_host
+        && let Some((name, port)) = view.authority.rsplit_once(':')
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        view.authority = name;
+    }
+    let random = connection.down.worker.random();
+    let Found::Route(host, route) = table.find(&view, random) else { return None };
+    let mut chosen = Chosen {
+        host: Arc::clone(host),
+        route: Arc::clone(route),
+        table: Arc::clone(table),
+        weighted: None,
+        cluster: None,
+    };
+    if let Action::Forward(action) = &route.action
+        && let Some(pick) = pick_cluster(action, &view, connection.down.worker.random())
+    {
+        chosen.cluster = Some(pick.shared.map_or_else(|| pick.name.into(), Arc::clone));
+        if let (Some(entry), sidecar_model::ClusterChoice::Weighted(all)) = (pick.weighted, &action.cluster) {
+            chosen.weighted = all.clusters.iter().position(|one| std::ptr::eq(one, entry));
+        }
+    }
+    Some(chosen)
+}
+
+/// A redirect of plain text to HTTPS, when the host asks for it.
+fn to_tls(chosen: &Chosen, parts: &Parts, record: &mut Record) -> Option<Response<Body>> {
+    if chosen.host.require_tls == TlsRequirement::None || record.scheme == "https" {
+        return None;
+    }
+    let location = tls_location(&view(parts, record));
+    record.details = "tls_redirect".into();
+    Some(redirect(StatusCode::MOVED_PERMANENTLY, location))
+}
+
+fn redirect(status: StatusCode, location: String) -> Response<Body> {
+    let mut response = reply::text(status, "");
+    if let Ok(value) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, value);
+    }
+    response
+}
+
+/// The answer of a route that does not forward.
+fn answer(action: &Action, chosen: &Chosen, parts: &Parts, record: &mut Record) -> Response<Body> {
+    match action {
+        Action::Redirect(to) => {
+            record.details = "direct_response".into();
+            redirect(to.status, location(to, &chosen.route.matches, &view(parts, record)))
+        }
+        Action::DirectResponse(direct) => {
+            record.details = "direct_response".into();
+            reply::text(direct.status, bytes::Bytes::copy_from_slice(&direct.body))
+        }
+        Action::NonForwarding | Action::Forward(_) => reply::failed(&Failure::NoRoute, record),
+    }
+}

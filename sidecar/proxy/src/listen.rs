@@ -1,0 +1,177 @@
+//! From an accepted socket to the filter chain that serves it: original destination, first bytes, TLS, connection rules.
+
+mod chains;
+mod hello;
+mod sniff;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use base_tls::{PeerCertificate, TlsStream};
+use base_types::error::ErrorChain;
+use bytes::BytesMut;
+use sidecar_http::{BoxIo, Prefixed};
+use sidecar_model::NetworkFilter;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::config::{ChainPlan, ChainTls, ListenerPlan};
+use crate::rbac::{self, Peer};
+use crate::worker::{Counted, Worker};
+use crate::{http, tcp};
+
+pub(crate) use sniff::{Sniffed, is_http2};
+
+/// A TLS handshake may take this long, unless the chain says otherwise.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A client's connection, as everything after its acceptance sees it.
+#[derive(Debug)]
+pub(crate) struct Downstream {
+    pub(crate) id: u64,
+    pub(crate) worker: Rc<Worker>,
+    /// Where the client wanted to go.
+    pub(crate) local: SocketAddr,
+    /// Where it comes from.
+    pub(crate) peer: SocketAddr,
+    pub(crate) listener: Arc<ListenerPlan>,
+    pub(crate) tls: Option<DownstreamTls>,
+    /// The server name of a client hello that was seen, whether or not TLS ended here.
+    pub(crate) server_name: Box<str>,
+}
+
+/// What a client's TLS handshake settled.
+#[derive(Debug)]
+pub(crate) struct DownstreamTls {
+    pub(crate) peer: Option<Arc<PeerCertificate>>,
+    pub(crate) principal: Arc<str>,
+    pub(crate) alpn: Option<Box<[u8]>>,
+    pub(crate) version: &'static str,
+}
+
+impl Downstream {
+    /// The client's proven identity; empty: none.
+    pub(crate) fn principal(&self) -> Arc<str> {
+        match &self.tls {
+            Some(tls) => Arc::clone(&tls.principal),
+            None => sidecar_telemetry::labels::no_principal(),
+        }
+    }
+
+    pub(crate) fn is_mutual(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.peer.is_some())
+    }
+}
+
+/// Serves one accepted connection to its end.
+pub(crate) async fn connection(
+    accepted: Counted,
+    mut plan: Arc<ListenerPlan>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let worker = Rc::clone(accepted.worker());
+    // Small writes are gathered here already; Nagle's algorithm would only delay them.
+    let _ = stream.set_nodelay(true);
+    let Ok(mut local) = stream.local_addr() else { return };
+    if plan.listener.listener_filters.original_dst || plan.listener.use_original_dst {
+        local = original_destination(&stream).unwrap_or(local);
+        if plan.listener.use_original_dst {
+            let config = worker.shared.config.load();
+            if let Some(found) = config.listener_for(local) {
+                plan = Arc::clone(found);
+            }
+        }
+    }
+    let Some((stream, sniffed)) = sniff::first_bytes(stream, &plan).await else { return };
+    let facts = chains::Facts { local, peer, sniffed: &sniffed };
+    let Some(chain) = chains::choose(&plan, &facts).map(Arc::clone) else {
+        worker.shared.stats.no_filter_chain_match.fetch_add(1, Relaxed);
+        tracing::debug!(listener = %plan.listener.name, %local, %peer, "Connection matches no filter chain");
+        return;
+    };
+    let mut downstream = Downstream {
+        id: worker.shared.connection_id(),
+        worker: Rc::clone(&worker),
+        local,
+        peer,
+        listener: plan,
+        tls: None,
+        server_name: sniffed.server_name.unwrap_or_default(),
+    };
+    match &chain.tls {
+        None => {
+            let (prefix, stream) = stream.into_parts();
+            serve(downstream, chain, Box::new(stream), prefix).await;
+        }
+        Some(tls) => {
+            let limit = chain.chain.transport_connect_timeout.unwrap_or(HANDSHAKE);
+            match timeout(limit, tls.server.accept(stream)).await {
+                Ok(Ok(stream)) if accepts(tls, stream.peer()) => {
+                    downstream.tls = Some(settled(&worker, &stream));
+                    if let Some(name) = stream.sni() {
+                        downstream.server_name = name.into();
+                    }
+                    serve(downstream, chain, Box::new(stream), BytesMut::new()).await;
+                }
+                outcome => {
+                    worker.shared.stats.tls_errors.fetch_add(1, Relaxed);
+                    let error = match &outcome {
+                        Err(_) => "timeout".to_owned(),
+                        Ok(Err(error)) => ErrorChain(error).to_string(),
+                        Ok(Ok(_)) => "the certificate has none of the names asked for".to_owned(),
+                    };
+                    tracing::debug!(%error, %peer, %local, "TLS handshake failed");
+                }
+            }
+        }
+    }
+}
+
+fn settled(worker: &Worker, stream: &TlsStream<Prefixed<TcpStream>>) -> DownstreamTls {
+    let peer = stream.peer().cloned();
+    let uri = peer.as_ref().and_then(|peer| peer.uris.first()).map_or("", |uri| uri);
+    DownstreamTls {
+        principal: worker.principal(uri),
+        alpn: stream.alpn().map(Into::into),
+        version: stream.version(),
+        peer,
+    }
+}
+
+/// Whether the client's certificate carries a name that the chain asks for.
+fn accepts(tls: &ChainTls, peer: Option<&Arc<PeerCertificate>>) -> bool {
+    tls.names.is_empty() || peer.is_some_and(|peer| crate::pool::has_name(&tls.names, peer))
+}
+
+async fn serve(downstream: Downstream, chain: Arc<ChainPlan>, io: BoxIo, prefix: BytesMut) {
+    let peer = Peer::of(&downstream);
+    for filter in &chain.chain.network_filters {
+        if let NetworkFilter::Rbac(rules) = filter
+            && let rbac::Verdict::Denied(policy) = rbac::connection(&rules.rbac, &peer)
+        {
+            downstream.worker.shared.stats.rbac_denied.fetch_add(1, Relaxed);
+            tracing::debug!(%policy, peer = %downstream.peer, "Connection denied by authorization");
+            if let Some(plan) = &chain.tcp {
+                tcp::denied(&downstream, plan, &policy);
+            }
+            return;
+        }
+    }
+    if chain.http.is_some() {
+        http::serve(downstream, chain, io, prefix).await;
+    } else if let Some(plan) = &chain.tcp {
+        tcp::serve(&downstream, &chain, plan, io, prefix).await;
+    }
+}
+
+/// Where a redirected connection was going to.
+fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
+    let socket = SockRef::from(stream);
+    let found = socket.original_dst_v4().or_else(|_| socket.original_dst_v6()).ok()?;
+    found.as_socket()
+}

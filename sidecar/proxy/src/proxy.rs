@@ -1,0 +1,113 @@
+//! The workers as one thing: started, reconfigured, drained and stopped from the control side.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+
+use base_tls::Rotating;
+use parking_lot::Mutex;
+use sidecar_model::Snapshot;
+use sidecar_telemetry::Metrics;
+use sidecar_telemetry::log::LogWriter;
+use tokio::sync::watch;
+
+use crate::config::{Config, SecretStore};
+use crate::shared::{Node, Shared};
+use crate::worker;
+
+/// What the data path needs to begin.
+#[derive(Debug)]
+pub struct Options {
+    /// Worker threads; at least 1.
+    pub workers: usize,
+    /// Who we are.
+    pub node: Node,
+    /// The workload's certificate, which may come later.
+    pub identity: Rotating,
+    /// Where metrics are kept.
+    pub metrics: Metrics,
+}
+
+/// What workers are told, besides the configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Command {
+    pub(crate) version: u64,
+    pub(crate) draining: bool,
+    pub(crate) stop: bool,
+}
+
+/// Addresses that listeners are bound to, by listener name.
+pub type Bound = HashMap<Arc<str>, Vec<SocketAddr>>;
+
+/// The running data path. Dropping it stops the workers and closes every connection.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    secrets: Mutex<SecretStore>,
+    commands: watch::Sender<Command>,
+    workers: Vec<JoinHandle<()>>,
+    bound: Arc<Mutex<Bound>>,
+}
+
+impl Proxy {
+    /// Starts the workers, without any listener.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(options: Options) -> io::Result<Self> {
+        let log = LogWriter::start()?;
+        let shared = Arc::new(Shared::new(options.node, options.identity, options.metrics, log));
+        let (commands, _) = watch::channel(Command::default());
+        let bound = Arc::new(Mutex::new(Bound::new()));
+        let mut workers = Vec::new();
+        for index in 0..options.workers.max(1) {
+            let (shared, commands, bound) = (Arc::clone(&shared), commands.subscribe(), Arc::clone(&bound));
+            let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+            workers.push(thread.spawn(move || worker::run(shared, commands, bound))?);
+        }
+        Ok(Self { shared, secrets: Mutex::default(), commands, workers, bound })
+    }
+
+    /// Puts a snapshot into force. New connections and requests see it at once; open ones are not closed.
+    pub fn apply(&self, snapshot: Arc<Snapshot>) {
+        let mut secrets = self.secrets.lock();
+        let next = Config::build(snapshot, &self.shared.config.load(), &self.shared.identity, &mut secrets);
+        let version = next.version;
+        self.shared.config.store(Arc::new(next));
+        self.commands.send_modify(|command| command.version = version);
+    }
+
+    /// Asks every connection to end after what it is doing: idle ones close, responses say `connection: close`, HTTP/2 says GOAWAY.
+    pub fn drain(&self) {
+        self.commands.send_modify(|command| command.draining = true);
+    }
+
+    /// Connections of clients that are open.
+    pub fn open_connections(&self) -> i64 {
+        self.shared.stats.downstream_cx_active.load(Relaxed)
+    }
+
+    /// Addresses that are listened on.
+    pub fn bound(&self) -> Bound {
+        self.bound.lock().clone()
+    }
+
+    /// What the workers share, for the admin port.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.commands.send_modify(|command| command.stop = true);
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("A worker ended by a panic");
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What all workers share: the configuration in force, who we are, and where reports go.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use base_tls::Rotating;
+use http::HeaderValue;
+use sidecar_telemetry::log::LogWriter;
+use sidecar_telemetry::{Metrics, Workload, peer};
+
+use crate::config::Config;
+use crate::stats::Stats;
+
+/// What this process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeKind {
+    /// Beside a workload.
+    Sidecar,
+    /// A gateway.
+    Router,
+}
+
+/// Who we are.
+#[derive(Debug)]
+pub struct Node {
+    /// Sidecar or gateway.
+    pub kind: NodeKind,
+    /// The workload, as metrics name it.
+    pub workload: Arc<Workload>,
+    /// Our own addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Name of the host.
+    pub hostname: Box<str>,
+    pub(crate) metadata: HeaderValue,
+    pub(crate) metadata_id: HeaderValue,
+}
+
+impl Node {
+    /// Describes this process; `id` is the xDS node's.
+    pub fn new(kind: NodeKind, id: &str, workload: Workload, addresses: Vec<IpAddr>, hostname: &str) -> Self {
+        Self {
+            kind,
+            metadata: peer::encode(&workload),
+            metadata_id: HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("")),
+            workload: Arc::new(workload),
+            addresses,
+            hostname: hostname.into(),
+        }
+    }
+}
+
+/// State of the whole data path.
+#[derive(Debug)]
+pub struct Shared {
+    /// The configuration in force.
+    pub config: ArcSwap<Config>,
+    /// Who we are.
+    pub node: Node,
+    /// The workload's certificate.
+    pub identity: Rotating,
+    /// Istio's metrics.
+    pub metrics: Metrics,
+    /// Access logs.
+    pub log: LogWriter,
+    /// Counters of listeners and workers.
+    pub stats: Stats,
+    pub(crate) begun: Instant,
+    next_connection: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(node: Node, identity: Rotating, metrics: Metrics, log: LogWriter) -> Self {
+        Self {
+            config: ArcSwap::default(),
+            node,
+            identity,
+            metrics,
+            log,
+            stats: Stats::default(),
+            begun: Instant::now(),
+            next_connection: AtomicU64::new(1),
+        }
+    }
+
+    /// Milliseconds since the start: the clock of outlier detection.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn connection_id(&self) -> u64 {
+        self.next_connection.fetch_add(1, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,6 @@
+//! The data path over real sockets on port 0: a client, sidecars with hand-made snapshots, applications that are not ours.
+
+mod app;
+mod basics;
+mod build;
+mod rig;
