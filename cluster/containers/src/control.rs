@@ -88,7 +88,8 @@ pub(crate) fn receive<T: DeserializeOwned>(
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         let message = loop {
             match recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
-                Err(nix::errno::Errno::EINTR) => {}
+                // A peer that left without reading everything resets the connection; what it said before comes with the next call, then the end.
+                Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNRESET) => {}
                 result => break result?,
             }
         };
@@ -124,6 +125,17 @@ mod tests {
         assert_eq!(nix::unistd::read(&read, &mut byte).unwrap(), 1);
         drop(left);
         assert!(receive::<Report>(right.as_fd()).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_last_words_of_a_peer_that_did_not_listen_are_heard() {
+        let (left, right) = pair().unwrap();
+        send(left.as_fd(), &Report::Console, &[]).unwrap();
+        send(right.as_fd(), &Report::Failed { message: "why".into() }, &[]).unwrap();
+        drop(right);
+        let (report, _) = receive::<Report>(left.as_fd()).unwrap().unwrap();
+        assert!(matches!(report, Report::Failed { message } if message == "why"));
+        assert!(receive::<Report>(left.as_fd()).unwrap().is_none());
     }
 
     #[test]

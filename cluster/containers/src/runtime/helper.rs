@@ -39,7 +39,6 @@ impl Control {
         loop {
             let mut guard = self.0.readable().await?;
             match guard.try_io(|fd| control::receive(fd.get_ref().as_fd())) {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
                 Ok(result) => return result,
                 Err(_would_block) => {}
             }
