@@ -151,7 +151,8 @@ impl Executor {
 // === impl Outcome ===
 
 impl Outcome {
-    fn or(self, other: Self) -> Self {
+    /// The worse of two.
+    pub(crate) fn or(self, other: Self) -> Self {
         let rank = |outcome| match outcome {
             Self::Done => 0,
             Self::Pointless => 1,

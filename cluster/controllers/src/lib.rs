@@ -10,7 +10,9 @@ mod endpointslice;
 mod events;
 mod eviction;
 mod executor;
+mod garbage;
 mod hub;
+mod namespace;
 mod node;
 mod plan;
 mod pod;
@@ -134,6 +136,16 @@ pub async fn run(
         }),
     ];
     tasks.extend(controllers);
+    let inventory = Arc::new(garbage::Inventory::new(Arc::clone(&hub)));
+    let namespaces = namespace::Namespaces {
+        client: client.clone(),
+        hub: Arc::clone(&hub),
+        inventory: Arc::clone(&inventory),
+    };
+    let collector = garbage::Collector::new(client.clone(), Arc::clone(&inventory));
+    tasks.push(("inventory", Box::pin(inventory.run(client.clone(), stop.clone()))));
+    tasks.push(("garbage-collector", Box::pin(collector.run(stop.clone()))));
+    tasks.push(("namespace-controller", Box::pin(namespaces.run(stop.clone()))));
     run_all(tasks, shutdown, stop).await
 }
 
