@@ -114,8 +114,11 @@ fn add_paths(kind: &Kind, schema: &str, paths: &mut Map<String, Value>) {
         }
         operation
     };
-    let patch_bodies = json!({"application/json-patch+json": {}, "application/merge-patch+json": {},
-        "application/strategic-merge-patch+json": {}, "application/apply-patch+yaml": {}});
+    let mut patch_bodies = json!({"application/json-patch+json": {}, "application/merge-patch+json": {},
+        "application/apply-patch+yaml": {}});
+    if kind.type_id.is_some() {
+        patch_bodies["application/strategic-merge-patch+json"] = json!({});
+    }
     let mut many = json!({"post": action("post", writing.clone(), Some(content.clone()))});
     if kind.verbs.contains(&"list") {
         many["get"] = action("list", query(&["labelSelector", "fieldSelector", "limit", "continue"]), None);
