@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 
 use crate::cli::Place;
 use crate::control::SOCKET;
-use crate::instance::{self, Holder, Instance};
+use crate::instance::{self, Holder, Instance, MARKER};
 use crate::machine;
 use crate::run::absolute;
 
@@ -99,24 +99,22 @@ fn ask(run_dir: &Path) -> io::Result<()> {
 }
 
 fn check_ours(directory: &Path, name: &str, flag: &str) -> Result<()> {
-    let empty = match fs::read_dir(directory) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", directory.display())),
-    };
-    if !empty && !instance::is_marked(directory, name) {
+    if !instance::is_marked(directory, name)
+        && let Some(other) = instance::foreign(directory)?
+    {
         bail!(
-            "{} is not a directory of cluster `{name}`: nothing was deleted; check {flag}",
+            "{} is not a directory of cluster `{name}` (it holds {other}): nothing was deleted; check {flag}",
             directory.display()
         );
     }
     Ok(())
 }
 
+/// The mark goes last: what is left of an interrupted deletion is still known as ours.
 fn delete(directory: &Path) -> io::Result<()> {
     let mut tries = 0;
     loop {
-        match fs::remove_dir_all(directory) {
+        match delete_once(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && tries < DELETE_TRIES => {
                 tries += 1;
@@ -125,4 +123,23 @@ fn delete(directory: &Path) -> io::Result<()> {
             result => return result,
         }
     }
+}
+
+fn delete_once(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name() == MARKER {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    match fs::remove_file(directory.join(MARKER)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::remove_dir(directory)
 }

@@ -11,10 +11,11 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Place;
+use crate::kubeconfig::write_private;
 
 const LOCKS: &str = "/run/lock";
 /// A file in both directories: only what carries it is ever deleted.
-const MARKER: &str = ".mesh-cluster";
+pub(crate) const MARKER: &str = ".mesh-cluster";
 
 /// What the lock file says of its holder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -127,18 +128,24 @@ pub(crate) fn mark(directory: &Path, name: &str, flag: &str) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", marker.display())),
     }
-    // What a caller may have put there first: a log file it writes on the cluster's behalf.
-    let known = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "log");
-    let mut entries =
-        fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?.flatten();
-    if let Some(other) = entries.find(|entry| !known(entry)) {
+    if let Some(other) = foreign(directory)? {
         bail!(
-            "{} is not a cluster's directory: it holds {}; choose another with {flag}",
-            directory.display(),
-            other.file_name().display()
+            "{} is not a cluster's directory: it holds {other}; choose another with {flag}",
+            directory.display()
         );
     }
-    fs::write(&marker, name).with_context(|| format!("cannot write {}", marker.display()))
+    // Whole or not at all: a process may be killed at any moment.
+    write_private(&marker, name.as_bytes()).with_context(|| format!("cannot write {}", marker.display()))
+}
+
+/// Something in an unmarked directory that no cluster put there. A log file may have been made on the cluster's behalf before it began.
+pub(crate) fn foreign(directory: &Path) -> Result<Option<String>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.with_context(|| format!("cannot read {}", directory.display()))?,
+    };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    Ok(names.into_iter().find(|name| !name.ends_with(".log") && !name.starts_with(MARKER)))
 }
 
 /// Whether `directory` was marked as this cluster's.

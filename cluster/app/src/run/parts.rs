@@ -14,7 +14,7 @@ use cluster_network::{DNS_ADDRESS, Fabric, NodeNet, PodNetwork, ServiceCatalog};
 use cluster_store::Embedded;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
@@ -30,6 +30,8 @@ use crate::publish;
 use crate::status::Board;
 
 const API_PORT: u16 = 6443;
+/// Before a part that ended is started again.
+const PART_RESTART: Duration = Duration::from_secs(1);
 const DOMAIN: &str = "cluster.local";
 /// Between two questions whether the API server answers yet.
 const API_POLL: Duration = Duration::from_millis(5);
@@ -122,7 +124,7 @@ pub(super) async fn start(
     published: Vec<(Publish, std::net::TcpListener)>,
 ) -> Result<()> {
     let board = &shared.board;
-    for part in ["api", "services", "dns"] {
+    for part in ["api", "controllers", "scheduler", "services", "dns"] {
         board.expect(part, "starting");
     }
     for (node, ..) in &shared.nodes {
@@ -135,6 +137,7 @@ pub(super) async fn start(
         () = api_answers(&admin) => board.ready("api"),
     }
     start_network(shared, published).await?;
+    start_controllers(shared, &admin).await?;
     for (node, runtime, network) in &shared.nodes {
         start_node(shared, node, runtime, network).await?;
     }
@@ -254,6 +257,60 @@ fn start_dns(shared: &Shared, node: &NodeNet) -> oneshot::Receiver<()> {
         }
     });
     told
+}
+
+/// Controllers and scheduler, each with an identity of its own.
+async fn start_controllers(shared: &Arc<Shared>, admin: &Client) -> Result<()> {
+    let controllers = shared.client("system:kube-controller-manager", None).await?;
+    let config = cluster_controllers::Config::new(shared.pki.ca_pem().to_owned());
+    let scheduler = shared.client("system:kube-scheduler", None).await?;
+    let token = shared.workers.token().clone();
+    keep_running(shared, "controllers", {
+        let token = token.clone();
+        move || {
+            let (client, config, token) = (controllers.clone(), config.clone(), token.clone());
+            async move { cluster_controllers::run(client, config, token).await.map_err(anyhow::Error::from) }
+        }
+    });
+    keep_running(shared, "scheduler", move || {
+        let (client, token) = (scheduler.clone(), token.clone());
+        async move { cluster_scheduler::run(client, token).await.map_err(anyhow::Error::from) }
+    });
+    shared.board.ready("scheduler");
+    // The first thing every pod needs of the controllers.
+    let (accounts, board): (Api<ServiceAccount>, _) =
+        (Api::default_namespaced(admin.clone()), shared.board.clone());
+    shared.workers.spawn("controllers-ready", async move {
+        while !matches!(accounts.get_opt("default").await, Ok(Some(_))) {
+            tokio::time::sleep(API_POLL).await;
+        }
+        board.ready("controllers");
+    });
+    Ok(())
+}
+
+/// Runs a part until the process ends; should it end by itself, which is a fault, it is started again.
+fn keep_running<F, Fut>(shared: &Shared, part: &'static str, start: F)
+where
+    F: Fn() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<()>> + Send + 'static,
+{
+    let (board, token) = (shared.board.clone(), shared.workers.token().clone());
+    shared.workers.spawn_draining(part, async move {
+        loop {
+            let ended = start().await;
+            if token.is_cancelled() {
+                return;
+            }
+            let reason =
+                ended.map_or_else(|error| ErrorChain(error.as_ref()).to_string(), |()| "ended".into());
+            board.not_ready(part, &reason);
+            tokio::select! {
+                () = tokio::time::sleep(PART_RESTART) => board.ready(part),
+                () = token.cancelled() => return,
+            }
+        }
+    });
 }
 
 async fn start_node(
