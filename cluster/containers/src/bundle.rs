@@ -85,14 +85,17 @@ pub(crate) fn bundle(input: &Input<'_>) -> Result<Bundle, Error> {
         // Nothing would keep a node made with it from reaching the host's disk.
         capabilities.retain(|name| name != "CAP_MKNOD");
     }
-    build(input, &capabilities).map_err(|error| Error::Invalid(format!("cannot write the bundle: {error}")))?
+    build(input, &capabilities)
+        .map_err(|error| Error::Invalid(format!("cannot write the bundle: {error}")))?
 }
 
 fn build(input: &Input<'_>, capabilities: &[String]) -> Result<Result<Bundle, Error>, OciSpecError> {
     let spec = input.spec;
     let args = arguments(spec, input.image);
     if args.is_empty() || args[0].is_empty() {
-        return Ok(Err(Error::Invalid("no command specified: neither the image nor the pod names one".into())));
+        return Ok(Err(Error::Invalid(
+            "no command specified: neither the image nor the pod names one".into(),
+        )));
     }
     let process = process(input, args, capabilities)?;
     let paths = |own: &Option<Vec<String>>, usual: &[&str]| match own {

@@ -32,12 +32,19 @@ impl Cgroups {
     /// Looks at what is mounted. Fails if memory, cpu or pids cannot be limited.
     pub(crate) fn detect() -> Result<Self, Error> {
         let mounts = read("/proc/self/mountinfo".as_ref())?;
-        let layout = Layout::parse(&mounts, |v2| fs::read_to_string(v2.join("cgroup.controllers")).unwrap_or_default());
+        let layout = Layout::parse(&mounts, |v2| {
+            fs::read_to_string(v2.join("cgroup.controllers")).unwrap_or_default()
+        });
         layout.map(|layout| Self { layout }).map_err(Error::Invalid)
     }
 
     /// Makes a group with its limits. Existing groups get the limits anew.
-    pub(crate) fn create(&self, path: &str, limits: &Resources, devices: Option<&[DeviceRule]>) -> Result<(), Error> {
+    pub(crate) fn create(
+        &self,
+        path: &str,
+        limits: &Resources,
+        devices: Option<&[DeviceRule]>,
+    ) -> Result<(), Error> {
         match &self.layout {
             Layout::V1 { .. } => {
                 for dir in self.dirs(path) {
@@ -87,7 +94,8 @@ impl Cgroups {
 
     /// `cgroup.kill` where the kernel has it, else the list of processes to kill one by one.
     pub(crate) fn kill_file(&self, path: &str) -> Option<PathBuf> {
-        let unified = self.layout.unified(path).map(|dir| dir.join("cgroup.kill")).filter(|file| file.exists());
+        let unified =
+            self.layout.unified(path).map(|dir| dir.join("cgroup.kill")).filter(|file| file.exists());
         unified.or_else(|| Some(self.layout.dir("pids", path)?.join("cgroup.procs")))
     }
 
@@ -151,7 +159,9 @@ fn make_v2(root: &Path, path: &str) -> Result<(), Error> {
         fs::write(&control, "+cpu +memory +pids").map_err(failed("hand down controllers in", &control))?;
         dir.push(part);
         match fs::create_dir(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed("make", &dir)(error)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed("make", &dir)(error));
+            }
             _ => {}
         }
     }

@@ -78,9 +78,7 @@ pub(crate) fn send(
 }
 
 /// Receives one message with its descriptors; `None` once the peer is gone.
-pub(crate) fn receive<T: DeserializeOwned>(
-    socket: BorrowedFd<'_>,
-) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+pub(crate) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     let mut space = nix::cmsg_space!([std::os::fd::RawFd; FDS_MAX]);
     let (length, fds) = {

@@ -124,7 +124,8 @@ impl ExitWaiter {
         let lost = || io::Error::other("its helper process died");
         match self.0 {
             Waiter::Command(control) => loop {
-                let report = control.receive::<Report>().await.map_err(Error::io("cannot follow a command"))?;
+                let report =
+                    control.receive::<Report>().await.map_err(Error::io("cannot follow a command"))?;
                 match report {
                     Some((Report::Exited { code }, _)) => return Ok(code),
                     Some(_) => {}

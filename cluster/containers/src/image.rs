@@ -125,7 +125,10 @@ impl ImageStore {
     }
 
     /// Reads a tar archive (OCI layout or `docker save`, gzip accepted) to its end and keeps every image in it, all or none.
-    pub async fn load(&self, archive: impl AsyncRead + Send + Unpin + 'static) -> Result<Vec<Image>, ImageError> {
+    pub async fn load(
+        &self,
+        archive: impl AsyncRead + Send + Unpin + 'static,
+    ) -> Result<Vec<Image>, ImageError> {
         let (reader, pump) = stream::blocking(archive);
         let store = self.clone();
         let pump = tokio::spawn(pump);
@@ -190,7 +193,11 @@ impl ImageStore {
     }
 
     /// uid, gid and further groups, on this thread; of `uid` if given, else of the image's `USER`.
-    pub(crate) fn user_now(&self, image: &Image, uid: Option<u32>) -> Result<(u32, u32, Vec<u32>), ImageError> {
+    pub(crate) fn user_now(
+        &self,
+        image: &Image,
+        uid: Option<u32>,
+    ) -> Result<(u32, u32, Vec<u32>), ImageError> {
         match uid {
             None => user::of_image(self, image),
             Some(uid) => user::groups_of(self, image, uid).map(|(gid, groups)| (uid, gid, groups)),
@@ -216,11 +223,12 @@ impl ImageStore {
         let spool_dir = temporary.join("spool");
         fs::create_dir_all(&spool_dir).map_err(io_error("cannot make", &spool_dir))?;
         let found = Spool::read(reader, &spool_dir)?.images()?;
-        let mut index = self.index()?;
+        let (mut index, mut left) = (self.index()?, BYTES_MAX);
         for image in &found {
             for (digest, file) in &image.layers {
                 if !index.layer_bytes.contains_key(digest) {
-                    let bytes = self.add_layer(digest, file, &temporary)?;
+                    let bytes = self.add_layer(digest, file, &temporary, left)?;
+                    left -= bytes;
                     index.layer_bytes.insert(digest.clone(), bytes);
                 }
             }
@@ -232,7 +240,13 @@ impl ImageStore {
     }
 
     /// Unpacks one layer beside the others and moves it in once it is whole, verified and durable.
-    fn add_layer(&self, digest: &str, file: &Path, temporary: &Path) -> Result<u64, ImageError> {
+    fn add_layer(
+        &self,
+        digest: &str,
+        file: &Path,
+        temporary: &Path,
+        bytes_max: u64,
+    ) -> Result<u64, ImageError> {
         let target = self.layers_dir().join(layer_dir(digest)?);
         let fresh = temporary.join("layer");
         for left in [&fresh, &target] {
@@ -243,7 +257,7 @@ impl ImageStore {
         let plain = decompress(io::BufReader::with_capacity(128 << 10, compressed))
             .map_err(|error| ImageError::Refused(format!("a layer cannot be read: {error}")))?;
         let mut plain = Hashing::new(plain);
-        let bytes = unpack::unpack(&mut plain, &fresh, BYTES_MAX)?;
+        let bytes = unpack::unpack(&mut plain, &fresh, bytes_max)?;
         let actual = plain.finish().map_err(|e| ImageError::Refused(format!("a layer is damaged: {e}")))?;
         if actual != digest {
             let text = format!("a layer has the digest {actual} instead of {digest}: the archive is damaged");
@@ -323,8 +337,14 @@ impl Index {
         }
         let layers: Vec<String> = found.layers.into_iter().map(|(digest, _)| digest).collect();
         let size_bytes = layers.iter().filter_map(|digest| self.layer_bytes.get(digest)).sum();
-        let image =
-            Image { id: found.id, names, size_bytes, loaded_at: Timestamp::now(), config: found.config, layers };
+        let image = Image {
+            id: found.id,
+            names,
+            size_bytes,
+            loaded_at: Timestamp::now(),
+            config: found.config,
+            layers,
+        };
         self.images.push(image.clone());
         self.images.sort_by(|a, b| a.id.cmp(&b.id));
         image

@@ -71,7 +71,15 @@ struct Inner {
 impl Runtime {
     /// Opens the runtime and takes up the containers that are there: the running ones go on, what ended meanwhile is reported as ended.
     pub async fn open(config: RuntimeConfig) -> Result<Self, Error> {
-        for dir in [config.run_dir.join("containers"), config.run_dir.join("sandboxes"), config.data_dir.join("snapshots")] {
+        if config.data_dir.as_os_str().as_encoded_bytes().contains(&b',') {
+            let text = format!("the data directory {} must not contain a comma", config.data_dir.display());
+            return Err(Error::Invalid(text));
+        }
+        for dir in [
+            config.run_dir.join("containers"),
+            config.run_dir.join("sandboxes"),
+            config.data_dir.join("snapshots"),
+        ] {
             fs::create_dir_all(&dir).map_err(path_error("make", &dir))?;
         }
         let cgroups = Cgroups::detect()?;
@@ -87,8 +95,9 @@ impl Runtime {
             sandbox_gate: tokio::sync::Mutex::default(),
             tasks: Mutex::default(),
         });
-        inner.load_sandboxes()?;
+        inner.load_sandboxes().await?;
         inner.load_containers().await?;
+        inner.clear_snapshots()?;
         Ok(Self { inner })
     }
 
@@ -102,7 +111,11 @@ impl Runtime {
         let mut in_use = Vec::new();
         for dir in entries(&self.inner.config.run_dir.join("containers"))? {
             // Of every runtime that shares the directory.
-            in_use.extend(record::read::<ContainerRecord>(&dir.join(record::RECORD))?.into_iter().flat_map(|r| r.layers));
+            in_use.extend(
+                record::read::<ContainerRecord>(&dir.join(record::RECORD))?
+                    .into_iter()
+                    .flat_map(|r| r.layers),
+            );
         }
         Ok(self.inner.images.collect(&in_use).await?)
     }

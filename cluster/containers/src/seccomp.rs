@@ -35,7 +35,10 @@ pub(crate) fn runtime_default(capabilities: &[String]) -> Result<LinuxSeccomp, O
     }
     let mut calls = vec![allow(names, None)?];
     for value in PERSONALITIES {
-        calls.push(allow(vec!["personality".into()], Some(argument(0, value, None, LinuxSeccompOperator::ScmpCmpEq)?))?);
+        calls.push(allow(
+            vec!["personality".into()],
+            Some(argument(0, value, None, LinuxSeccompOperator::ScmpCmpEq)?),
+        )?);
     }
     let vsock = argument(0, libc::AF_VSOCK as u64, None, LinuxSeccompOperator::ScmpCmpNe)?;
     calls.push(allow(vec!["socket".into()], Some(vsock))?);
@@ -148,7 +151,8 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<SeccompActio
 }
 
 fn number(name: &str) -> Option<i64> {
-    let all = ALWAYS.iter().chain(table::CHECKED).chain(BY_CAPABILITY.iter().flat_map(|(_, calls)| calls.iter()));
+    let all =
+        ALWAYS.iter().chain(table::CHECKED).chain(BY_CAPABILITY.iter().flat_map(|(_, calls)| calls.iter()));
     all.into_iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 

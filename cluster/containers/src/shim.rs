@@ -34,6 +34,7 @@ type Result<T> = std::result::Result<T, Failure>;
 pub fn shim_main(args: Vec<String>) -> ! {
     // It is started through a descriptor, whose number would be its name.
     let _ = nix::sys::prctl::set_name(c"cluster-shim");
+    let _ = nix::unistd::chdir("/");
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["run", dir] => control_socket().and_then(|control| run::run(Path::new(dir), control)),
@@ -57,7 +58,8 @@ fn control_socket() -> Result<OwnedFd> {
     let born = sys::adopt(0);
     let moved = at(fcntl(&born, FcntlArg::F_DUPFD_CLOEXEC(3)), "cannot keep the control socket")?;
     let moved = sys::received(&[moved]).remove(0);
-    let null = at(open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()), "cannot open /dev/null")?;
+    let null =
+        at(open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()), "cannot open /dev/null")?;
     at(nix::unistd::dup2_stdin(&null), "cannot replace standard input")?;
     // Descriptor 0 is `/dev/null` now and stays open for the life of this process.
     let _ = born.into_raw_fd();

@@ -1,5 +1,8 @@
 //! System calls that have no safe wrapper elsewhere. The only module of this crate with `unsafe`; each function is one call or two.
-#![expect(unsafe_code, reason = "raw system calls: mount API, pidfd, fork, seccomp, extended attributes, terminals")]
+#![expect(
+    unsafe_code,
+    reason = "raw system calls: mount API, pidfd, fork, seccomp, extended attributes, terminals"
+)]
 
 use std::ffi::CString;
 use std::io;
@@ -142,12 +145,16 @@ fn code_ranges(map: &str) -> Vec<std::ops::Range<usize>> {
     let mut ranges = Vec::new();
     for line in map.lines() {
         let mut fields = line.split_ascii_whitespace();
-        let (Some(range), Some(mode), Some(inode)) = (fields.next(), fields.next(), fields.nth(2)) else { break };
+        let (Some(range), Some(mode), Some(inode)) = (fields.next(), fields.next(), fields.nth(2)) else {
+            break;
+        };
         if inode == "0" {
             continue;
         }
         let Some((start, end)) = range.split_once('-') else { break };
-        let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)) else { break };
+        let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)) else {
+            break;
+        };
         match mode {
             "r--p" => ranges.push(start..end),
             "r-xp" => {
@@ -175,10 +182,8 @@ pub(crate) fn seccomp_install(program: &[seccompiler::sock_filter]) -> io::Resul
     let len = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let filter = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
     // SAFETY: `sock_filter` has the kernel's layout, the program outlives the call and its length is passed; the kernel only reads it.
-    check(unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter)
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) })
+        .map(drop)
 }
 
 /// Marks every descriptor from `first` on to be closed by execve.

@@ -58,7 +58,12 @@ fn standard(input: &Input<'_>) -> Result<Vec<Mount>, OciSpecError> {
     mounts.push(plain("tmpfs", "/sys/fs/cgroup", "nosuid noexec nodev mode=755 size=64k")?);
     for (name, dir) in &input.cgroup_views {
         let target = Path::new("/sys/fs/cgroup").join(name);
-        mounts.push(make("bind", dir, &target, words(&format!("rbind nosuid noexec nodev rprivate {writable}")))?);
+        mounts.push(make(
+            "bind",
+            dir,
+            &target,
+            words(&format!("rbind nosuid noexec nodev rprivate {writable}")),
+        )?);
     }
     Ok(mounts)
 }

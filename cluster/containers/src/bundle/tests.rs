@@ -38,12 +38,9 @@ fn build(spec: &ContainerSpec, sandbox: &SandboxSpec, devices: bool) -> Result<B
 #[test]
 fn command_and_arguments_replace_the_images() {
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    for (command, args, result) in [
-        ("", "", "/app serve"),
-        ("", "x y", "/app x y"),
-        ("/c", "", "/c"),
-        ("/c d", "x", "/c d x"),
-    ] {
+    for (command, args, result) in
+        [("", "", "/app serve"), ("", "x y", "/app x y"), ("/c", "", "/c"), ("/c d", "x", "/c d x")]
+    {
         let spec = ContainerSpec { command: words(command), args: words(args), ..ContainerSpec::default() };
         assert_eq!(arguments(&spec, &image()), words(result));
     }
@@ -71,7 +68,8 @@ fn limits_are_clamped_to_what_this_process_may_set() {
 
 #[test]
 fn privileged_means_no_filter_no_masks_all_devices() {
-    let spec = ContainerSpec { privileged: true, seccomp: Seccomp::RuntimeDefault, ..ContainerSpec::default() };
+    let spec =
+        ContainerSpec { privileged: true, seccomp: Seccomp::RuntimeDefault, ..ContainerSpec::default() };
     let bundle = build(&spec, &SandboxSpec::default(), true).unwrap();
     let linux = bundle.spec.linux().as_ref().unwrap();
     assert!(linux.seccomp().is_none());

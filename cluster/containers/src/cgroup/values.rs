@@ -23,7 +23,10 @@ impl fmt::Display for DeviceRule {
         let number = |n: Option<u64>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
         let (read, write, make) = self.access;
         write!(f, "{} {}:{} ", self.kind, number(self.major), number(self.minor))?;
-        [(read, "r"), (write, "w"), (make, "m")].iter().filter(|(on, _)| *on).try_for_each(|(_, l)| f.write_str(l))
+        [(read, "r"), (write, "w"), (make, "m")]
+            .iter()
+            .filter(|(on, _)| *on)
+            .try_for_each(|(_, l)| f.write_str(l))
     }
 }
 
@@ -40,7 +43,9 @@ pub(super) fn limits(version: u8, limits: &Resources) -> Vec<(&'static str, &'st
             out.push(("cpu", "cpu.cfs_period_us", period.to_string()));
             out.push(("cpu", "cpu.cfs_quota_us", quota.to_string()));
         }
-        out.extend(limits.memory_limit.filter(positive).map(|m| ("memory", "memory.limit_in_bytes", m.to_string())));
+        out.extend(
+            limits.memory_limit.filter(positive).map(|m| ("memory", "memory.limit_in_bytes", m.to_string())),
+        );
     } else {
         out.extend(limits.cpu_shares.map(|s| ("cpu", "cpu.weight", weight(s).to_string())));
         if let Some(quota) = quota {
@@ -63,7 +68,13 @@ pub(super) fn stats_v1(cpu: &str, usage: &str, memory: &str, pids: &str) -> Stat
 }
 
 pub(super) fn stats_v2(cpu: &str, usage: &str, memory: &str, pids: &str) -> Stats {
-    stats(line(cpu, "usage_usec").saturating_mul(1_000), usage, line(memory, "inactive_file"), line(memory, "anon"), pids)
+    stats(
+        line(cpu, "usage_usec").saturating_mul(1_000),
+        usage,
+        line(memory, "inactive_file"),
+        line(memory, "anon"),
+        pids,
+    )
 }
 
 fn stats(cpu_usage_ns: u64, usage: &str, inactive: u64, rss: u64, pids: &str) -> Stats {
@@ -105,8 +116,13 @@ mod tests {
         };
         assert_eq!(
             spell(1),
-            ["cpu.shares=102", "cpu.cfs_period_us=100000", "cpu.cfs_quota_us=1000",
-             "memory.limit_in_bytes=67108864", "pids.max=5"]
+            [
+                "cpu.shares=102",
+                "cpu.cfs_period_us=100000",
+                "cpu.cfs_quota_us=1000",
+                "memory.limit_in_bytes=67108864",
+                "pids.max=5"
+            ]
         );
         assert_eq!(spell(2), ["cpu.weight=4", "cpu.max=1000 100000", "memory.max=67108864", "pids.max=5"]);
         assert_eq!((weight(2), weight(1024), weight(262_144)), (1, 39, 10_000));
@@ -117,7 +133,10 @@ mod tests {
     fn usage_is_read_from_both_versions() {
         let memory = "cache 5\nrss 1\ntotal_rss 700\ntotal_inactive_file 100\n";
         let v1 = stats_v1("12\n", "1000\n", memory, "3\n");
-        assert_eq!((v1.cpu_usage_ns, v1.memory_working_set_bytes, v1.memory_rss_bytes, v1.pids), (12, 900, 700, 3));
+        assert_eq!(
+            (v1.cpu_usage_ns, v1.memory_working_set_bytes, v1.memory_rss_bytes, v1.pids),
+            (12, 900, 700, 3)
+        );
         let v2 = stats_v2("usage_usec 5\nuser_usec 4\n", "1000\n", "anon 600\ninactive_file 2000\n", "1");
         assert_eq!((v2.cpu_usage_ns, v2.memory_working_set_bytes, v2.memory_rss_bytes), (5_000, 0, 600));
     }

@@ -75,7 +75,8 @@ impl Spool {
                 spool.files.insert(path, spooled);
             } else if kind.is_symlink() || kind.is_hard_link() {
                 let name = entry.link_name().map_err(not_tar)?.unwrap_or_default().into_owned();
-                let base = if kind.is_symlink() { path.parent().unwrap_or(Path::new("")) } else { Path::new("") };
+                let base =
+                    if kind.is_symlink() { path.parent().unwrap_or(Path::new("")) } else { Path::new("") };
                 let target = follow(base, &name)?;
                 spool.links.insert(path, target);
             }
@@ -139,6 +140,11 @@ impl Spool {
 
     fn found(&self, config: &Path, names: Vec<String>, layers: Vec<PathBuf>) -> Result<Found, ImageError> {
         let parsed: ImageConfiguration = self.json(config)?;
+        if parsed.architecture() != &machine() {
+            let text =
+                format!("it is for linux/{}, this machine is linux/{}", parsed.architecture(), machine());
+            return Err(ImageError::Refused(text));
+        }
         let diff_ids = parsed.rootfs().diff_ids();
         if diff_ids.len() != layers.len() {
             let text = format!("{} layers, but the configuration names {}", layers.len(), diff_ids.len());
@@ -152,7 +158,9 @@ impl Spool {
         names.sort();
         names.dedup();
         if names.is_empty() {
-            return Err(ImageError::Refused("the image has no name: save it by its tag, not by its ID".into()));
+            return Err(ImageError::Refused(
+                "the image has no name: save it by its tag, not by its ID".into(),
+            ));
         }
         let id = format!("sha256:{}", self.file(config)?.digest);
         let layers = layers.iter().map(|path| self.file(path).map(|file| file.path.clone()));

@@ -42,7 +42,8 @@ fn library(path: &str) -> String {
 
 fn valid_digest(digest: &str) -> Option<&str> {
     let hex = digest.strip_prefix("sha256:")?;
-    (hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())).then_some(digest)
+    (hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()))
+        .then_some(digest)
 }
 
 fn valid_tag(tag: &str) -> Option<&str> {
@@ -56,8 +57,7 @@ fn valid_tag(tag: &str) -> Option<&str> {
 fn valid_domain(domain: &str) -> bool {
     let (host, port) = domain.split_once(':').unwrap_or((domain, "1"));
     let label = |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    host.split('.').all(label)
-        && port.parse::<u16>().is_ok()
+    host.split('.').all(label) && port.parse::<u16>().is_ok()
 }
 
 /// Lower-case letters and digits, with single separators between them.
@@ -91,7 +91,9 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_refused() {
-        for wrong in ["", "Upper", "a:", "a:-x", "a//b", "../x", "a b", "x/..", "a@sha256:1", "/a", "a/", ":tag"] {
+        for wrong in
+            ["", "Upper", "a:", "a:-x", "a//b", "../x", "a b", "x/..", "a@sha256:1", "/a", "a/", ":tag"]
+        {
             assert_eq!(normalize(wrong), None, "{wrong}");
         }
     }

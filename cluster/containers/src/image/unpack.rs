@@ -66,7 +66,11 @@ impl Unpacker {
         let kind = entry.header().entry_type();
         let Some(place) = self.place(&path)? else {
             // The root itself: only its metadata counts.
-            return if kind.is_dir() { self.metadata(entry, &self.root, Path::new("."), true) } else { Ok(()) };
+            return if kind.is_dir() {
+                self.metadata(entry, &self.root, Path::new("."), true)
+            } else {
+                Ok(())
+            };
         };
         if place.name.as_os_str().as_bytes().starts_with(WHITEOUT) {
             return whiteout(&place).map_err(|e| failed(&path, e));
@@ -118,16 +122,23 @@ impl Unpacker {
         openat2(&self.root, path, OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT))
     }
 
-    fn file(&mut self, entry: &mut Entry<'_, impl Read>, place: &Place, path: &Path) -> Result<(), ImageError> {
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    fn file(
+        &mut self,
+        entry: &mut Entry<'_, impl Read>,
+        place: &Place,
+        path: &Path,
+    ) -> Result<(), ImageError> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = openat(&place.parent, &place.name, flags, Mode::from_bits_truncate(0o600));
         let mut file = std::fs::File::from(file.map_err(|e| failed(path, e))?);
         let left = self.bytes_max - self.bytes;
         let copied = io::copy(&mut entry.by_ref().take(left + 1), &mut file);
         let copied = copied.map_err(|source| unpack_error(path, source))?;
         if copied > left {
-            return Err(ImageError::Refused(format!("the image unpacks to more than {} bytes", self.bytes_max)));
+            return Err(ImageError::Refused(format!(
+                "the image unpacks to more than {} bytes",
+                self.bytes_max
+            )));
         }
         self.bytes += copied;
         self.files += 1;
@@ -203,7 +214,10 @@ fn whiteout(place: &Place) -> io::Result<()> {
     }
     let hidden = Path::new(OsStr::from_bytes(&name[WHITEOUT.len()..]));
     // `.wh..wh.` names are bookkeeping of aufs.
-    if hidden.as_os_str().is_empty() || name[WHITEOUT.len()..].starts_with(WHITEOUT) || hidden == Path::new("..") {
+    if hidden.as_os_str().is_empty()
+        || name[WHITEOUT.len()..].starts_with(WHITEOUT)
+        || hidden == Path::new("..")
+    {
         return Ok(());
     }
     let hidden = Place { parent: place.parent.try_clone()?, name: hidden.to_owned() };

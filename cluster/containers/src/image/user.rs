@@ -44,7 +44,9 @@ fn resolve(user: &str, passwd: &str, group: &str) -> Result<(u32, u32, Vec<u32>)
         (Some(number), _) => number,
         (None, Some(fields)) => field(fields, 2).ok_or_else(|| format!("user {user}: not a number"))?,
         (None, None) if user.is_empty() || user == "root" => 0,
-        (None, None) => return Err(format!("unable to find user {user}: no matching entries in passwd file")),
+        (None, None) => {
+            return Err(format!("unable to find user {user}: no matching entries in passwd file"));
+        }
     };
     let primary = account.as_ref().and_then(|fields| field(fields, 3)).unwrap_or(0);
     let groups = || group.lines().map(|line| line.split(':').collect::<Vec<_>>());

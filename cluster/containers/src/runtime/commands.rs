@@ -18,7 +18,8 @@ use super::{Inner, helper};
 use crate::control::{AttachRequest, ExecRequest, Report};
 use crate::error::Error;
 use crate::exec::{
-    EXEC_OUTPUT_BYTES_MAX, ExecResult, ExecSession, ExecSpec, ExitWaiter, Input, Output, Resize, Window, register,
+    EXEC_OUTPUT_BYTES_MAX, ExecResult, ExecSession, ExecSpec, ExitWaiter, Input, Output, Resize, Window,
+    register,
 };
 use crate::record;
 
@@ -46,8 +47,7 @@ impl Inner {
         drop(theirs);
         let mut console = None;
         loop {
-            let report = control.receive::<Report>().await.map_err(Error::io("cannot hear from a helper"))?;
-            match report {
+            match helper::first_report(&control).await? {
                 Some((Report::Console, fds)) => console = fds.into_iter().next(),
                 Some((Report::Started { .. }, _)) => break,
                 Some((Report::Failed { message }, _)) => return Err(Error::Start(message)),
@@ -100,9 +100,11 @@ impl Inner {
         let run = || -> io::Result<ExecSession> {
             let control = helper::Control::new(connect_to(&dir)?)?;
             let with_stdin = stdin && spec.stdin;
-            let (stdin_theirs, stdin) = if with_stdin { pipe().map(|(r, w)| (Some(r), Some(w)))? } else { (None, None) };
+            let (stdin_theirs, stdin) =
+                if with_stdin { pipe().map(|(r, w)| (Some(r), Some(w)))? } else { (None, None) };
             let (stdout, stdout_theirs) = pipe()?;
-            let (stderr, stderr_theirs) = if spec.tty { (None, None) } else { pipe().map(|(r, w)| (Some(r), Some(w)))? };
+            let (stderr, stderr_theirs) =
+                if spec.tty { (None, None) } else { pipe().map(|(r, w)| (Some(r), Some(w)))? };
             for ours in [Some(&stdout), stderr.as_ref()].into_iter().flatten() {
                 // Smaller is allowed too: it only costs slow readers.
                 let _ = fcntl(ours, FcntlArg::F_SETPIPE_SZ(ATTACH_PIPE_BYTES));
@@ -111,7 +113,8 @@ impl Inner {
             let theirs = [stdin_theirs.as_ref(), Some(&stdout_theirs), stderr_theirs.as_ref()];
             let theirs: Vec<_> = theirs.into_iter().flatten().map(AsFd::as_fd).collect();
             control.send(&join, &theirs)?;
-            let resize = if spec.tty { Resize(Window::Attached(control.clone())) } else { Resize(Window::None) };
+            let resize =
+                if spec.tty { Resize(Window::Attached(control.clone())) } else { Resize(Window::None) };
             let exit = ExitWaiter::of_container(container.clone(), control);
             let mut session = pipes(stdin, Some(stdout), stderr, exit)?;
             session.resize = resize;
@@ -142,7 +145,12 @@ impl Streams {
             (open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?, None)
         };
         let ((stdout, theirs_out), (stderr, theirs_err)) = (pipe()?, pipe()?);
-        Ok(Self { stdin, stdout: Some(stdout), stderr: Some(stderr), theirs: vec![theirs_in, theirs_out, theirs_err] })
+        Ok(Self {
+            stdin,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            theirs: vec![theirs_in, theirs_out, theirs_err],
+        })
     }
 }
 

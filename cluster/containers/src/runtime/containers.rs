@@ -122,7 +122,8 @@ impl Container {
 
     fn tell(&self, kind: ContainerEventKind, events: &broadcast::Sender<ContainerEvent>) {
         // Nobody may be listening.
-        let _ = events.send(ContainerEvent { id: self.id(), pod_uid: self.record.spec.pod_uid.clone(), kind });
+        let _ =
+            events.send(ContainerEvent { id: self.id(), pod_uid: self.record.spec.pod_uid.clone(), kind });
     }
 }
 
@@ -169,7 +170,12 @@ impl Inner {
     }
 
     /// The record comes first and `shim.json` last: one without the other is removed at the next opening.
-    fn write_container(&self, record: &ContainerRecord, sandbox: &SandboxRecord, image: &Image) -> Result<(), Error> {
+    fn write_container(
+        &self,
+        record: &ContainerRecord,
+        sandbox: &SandboxRecord,
+        image: &Image,
+    ) -> Result<(), Error> {
         let (spec, dir) = (&record.spec, self.container_dir(&record.id));
         let fresh = dir.with_file_name(format!(".{}", record.id));
         fs::create_dir_all(fresh.join("rootfs")).map_err(path_error("make", &fresh))?;
@@ -202,7 +208,12 @@ impl Inner {
 
     fn shim_config(&self, record: &ContainerRecord, sandbox: &SandboxRecord) -> Result<ShimConfig, Error> {
         let spec = &record.spec;
-        let mut lower = record.layers.iter().rev().map(|d| layer_dir(d).map(str::to_owned)).collect::<Result<Vec<_>, _>>()?;
+        let mut lower = record
+            .layers
+            .iter()
+            .rev()
+            .map(|d| layer_dir(d).map(str::to_owned))
+            .collect::<Result<Vec<_>, _>>()?;
         if lower.is_empty() {
             lower.push(EMPTY_LAYER.to_owned());
         }
@@ -250,11 +261,16 @@ impl Inner {
             return Err(Error::WrongState { id: container.record.id.clone(), state, wanted: "created" });
         }
         let dir = self.container_dir(&container.record.id);
-        let (child, control) = helper::spawn(&self.program, &self.config, "run", &dir)?;
-        let report = control.receive::<Report>().await.map_err(Error::io("cannot hear from a helper"))?;
-        match report {
+        let (mut child, control) = helper::spawn(&self.program, &self.config, "run", &dir)?;
+        let report = helper::first_report(&control).await;
+        if report.is_err() {
+            // It may have ended by now; then there is nothing to kill.
+            let _ = child.start_kill();
+        }
+        match report? {
             Some((Report::Started { .. }, _)) => {
-                let state = record::read::<StateRecord>(&dir.join(record::STATE))?.ok_or_else(|| helper_died(&dir))?;
+                let state = record::read::<StateRecord>(&dir.join(record::STATE))?
+                    .ok_or_else(|| helper_died(&dir))?;
                 container.phase.send_replace(Phase::Running(state));
                 container.tell(ContainerEventKind::Started, &self.events);
                 self.watch(container.clone(), dir, Watched::Child(child));
@@ -292,7 +308,12 @@ impl Inner {
         });
     }
 
-    pub(super) async fn stop(&self, container: &Container, signal: i32, grace: Duration) -> Result<(), Error> {
+    pub(super) async fn stop(
+        &self,
+        container: &Container,
+        signal: i32,
+        grace: Duration,
+    ) -> Result<(), Error> {
         if !matches!(&*container.phase.borrow(), Phase::Running(_)) {
             return Ok(());
         }
@@ -315,6 +336,18 @@ impl Inner {
         self.cgroups.remove(&container.record.cgroup).await?;
         self.remove_files(&container.record.id)?;
         self.containers.lock().remove(&container.record.id);
+        Ok(())
+    }
+
+    /// Removes writable layers whose container is gone, with the run directory or before.
+    pub(super) fn clear_snapshots(&self) -> Result<(), Error> {
+        for dir in super::entries(&self.config.data_dir.join("snapshots"))? {
+            let Some(id) = dir.file_name().and_then(|name| name.to_str()) else { continue };
+            // The record is there before the layer and goes after it, whoever makes the container.
+            if !self.container_dir(id).exists() {
+                fs::remove_dir_all(&dir).map_err(path_error("remove", &dir))?;
+            }
+        }
         Ok(())
     }
 
@@ -446,7 +479,8 @@ pub(super) fn host_limits(devices: bool) -> Result<HostLimits, Error> {
     const NOFILE_MAX: u64 = 1 << 20;
     let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
     let (_, nofile) = limit.map_err(|e| Error::io("cannot read the limit of open files")(e.into()))?;
-    let free = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE).unwrap_or(false);
+    let free =
+        caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE).unwrap_or(false);
     let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default().trim().parse().unwrap_or(0);
     let oom_score_adj_min = if free { None } else { Some(own) };
     Ok(HostLimits { nofile: nofile.min(NOFILE_MAX), oom_score_adj_min, devices })

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,10 +14,13 @@ use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 
 use super::RuntimeConfig;
-use crate::control;
+use crate::control::{self, Report};
 use crate::error::Error;
 use crate::exec::register;
 use crate::sys;
+
+/// How long a helper may take to set something up before it is given up. Own choice: a hung file system should be all that takes this long.
+const SETUP_WAIT: Duration = Duration::from_secs(60);
 
 /// Our end of a control socket.
 #[derive(Clone, Debug)]
@@ -46,6 +50,14 @@ impl Control {
     }
 }
 
+/// The helper's first word about what it was asked to do.
+pub(super) async fn first_report(control: &Control) -> Result<Option<(Report, Vec<OwnedFd>)>, Error> {
+    match tokio::time::timeout(SETUP_WAIT, control.receive::<Report>()).await {
+        Ok(report) => report.map_err(Error::io("cannot hear from a helper")),
+        Err(_) => Err(Error::Timeout(SETUP_WAIT)),
+    }
+}
+
 /// The program that helpers run, seen through a read-only mount that exists only as this descriptor. A process about to enter a container
 /// can be reached from inside through `/proc/PID/exe`; nobody can write to the host's file that way (CVE-2019-5736).
 #[derive(Debug)]
@@ -70,7 +82,12 @@ impl Program {
 }
 
 /// Starts a helper of the kind `verb` for `dir`. What it has to say besides messages goes to a file there.
-pub(super) fn spawn(program: &Program, config: &RuntimeConfig, verb: &str, dir: &Path) -> Result<(Child, Control), Error> {
+pub(super) fn spawn(
+    program: &Program,
+    config: &RuntimeConfig,
+    verb: &str,
+    dir: &Path,
+) -> Result<(Child, Control), Error> {
     let context = || format!("cannot start the helper {}", config.shim.display());
     let run = || -> io::Result<(Child, Control)> {
         let (ours, theirs) = control::pair()?;
@@ -79,8 +96,8 @@ pub(super) fn spawn(program: &Program, config: &RuntimeConfig, verb: &str, dir: 
             .command(config)
             .arg(verb)
             .arg(dir)
+            // Neither a directory nor a hook: then the standard library uses `posix_spawn`, which does not copy this process.
             .env_clear()
-            .current_dir("/")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::from(errors))

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use nix::unistd::Pid;
 
 use super::{Inner, helper, path_error};
@@ -64,9 +65,13 @@ impl Inner {
         let path = dir.join(record::SANDBOX_WANTED);
         record::write(&path, record).map_err(path_error("write", &path))?;
         let (mut child, control) = helper::spawn(&self.program, &self.config, "sandbox", dir)?;
-        let report = control.receive::<Report>().await.map_err(Error::io("cannot hear from a helper"))?;
+        let report = helper::first_report(&control).await;
+        if report.is_err() {
+            // It may have ended by now; then there is nothing to kill.
+            let _ = child.start_kill();
+        }
         let _ = child.wait().await;
-        match report {
+        match report? {
             Some((Report::Started { pid }, _)) => Ok(pid),
             Some((Report::Failed { message }, _)) => Err(Error::Invalid(message)),
             _ => Err(helper_died(dir)),
@@ -74,7 +79,8 @@ impl Inner {
     }
 
     pub(super) async fn drop_sandbox(&self, uid: &str) -> Result<(), Error> {
-        let ids: Vec<_> = self.containers.lock().values().filter(|c| c.record.spec.pod_uid == uid).cloned().collect();
+        let ids: Vec<_> =
+            self.containers.lock().values().filter(|c| c.record.spec.pod_uid == uid).cloned().collect();
         for container in ids {
             self.drop_container(&container).await?;
         }
@@ -101,11 +107,17 @@ impl Inner {
     }
 
     /// Takes up the sandboxes on disk.
-    pub(super) fn load_sandboxes(&self) -> Result<(), Error> {
+    pub(super) async fn load_sandboxes(&self) -> Result<(), Error> {
         for dir in super::entries(&self.config.run_dir.join("sandboxes"))? {
             let Some(found) = record::read::<SandboxRecord>(&dir.join(record::SANDBOX))? else { continue };
-            if found.owner == self.config.cgroup_parent {
+            if found.owner != self.config.cgroup_parent {
+                continue;
+            }
+            if is_namespace(&dir.join("uts")) {
                 self.sandboxes.lock().insert(found.spec.uid.clone(), found);
+            } else {
+                // The machine was restarted since.
+                self.clear_sandbox(&dir, &found).await?;
             }
         }
         Ok(())
@@ -130,6 +142,10 @@ fn check(spec: &SandboxSpec) -> Result<(), Error> {
         return Err(Error::Invalid(format!("host name \"{}\" is longer than 64 bytes", spec.hostname)));
     }
     Ok(())
+}
+
+fn is_namespace(file: &Path) -> bool {
+    statfs(file).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
 }
 
 fn unmount(dir: &Path) -> Result<(), Error> {

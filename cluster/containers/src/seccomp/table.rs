@@ -356,73 +356,66 @@ pub(super) const CHECKED: &[Call] = &[
 
 /// Allowed to holders of a capability.
 pub(super) const BY_CAPABILITY: &[(&str, &[Call])] = &[
-    ("CAP_DAC_READ_SEARCH", &[
-        ("open_by_handle_at", libc::SYS_open_by_handle_at),
-    ]),
-    ("CAP_SYS_ADMIN", &[
-        ("bpf", libc::SYS_bpf),
-        ("clone", libc::SYS_clone),
-        ("clone3", libc::SYS_clone3),
-        ("fanotify_init", libc::SYS_fanotify_init),
-        ("fsconfig", libc::SYS_fsconfig),
-        ("fsmount", libc::SYS_fsmount),
-        ("fsopen", libc::SYS_fsopen),
-        ("fspick", libc::SYS_fspick),
-        ("lookup_dcookie", libc::SYS_lookup_dcookie),
-        ("mount", libc::SYS_mount),
-        ("mount_setattr", libc::SYS_mount_setattr),
-        ("move_mount", libc::SYS_move_mount),
-        ("open_tree", libc::SYS_open_tree),
-        ("perf_event_open", libc::SYS_perf_event_open),
-        ("quotactl", libc::SYS_quotactl),
-        ("quotactl_fd", libc::SYS_quotactl_fd),
-        ("setdomainname", libc::SYS_setdomainname),
-        ("sethostname", libc::SYS_sethostname),
-        ("setns", libc::SYS_setns),
-        ("syslog", libc::SYS_syslog),
-        ("umount2", libc::SYS_umount2),
-        ("unshare", libc::SYS_unshare),
-    ]),
-    ("CAP_SYS_BOOT", &[
-        ("reboot", libc::SYS_reboot),
-    ]),
-    ("CAP_SYS_CHROOT", &[
-        ("chroot", libc::SYS_chroot),
-    ]),
-    ("CAP_SYS_PACCT", &[
-        ("acct", libc::SYS_acct),
-    ]),
-    ("CAP_SYS_PTRACE", &[
-        ("kcmp", libc::SYS_kcmp),
-        ("pidfd_getfd", libc::SYS_pidfd_getfd),
-        ("process_madvise", libc::SYS_process_madvise),
-    ]),
-    ("CAP_SYS_RAWIO", &[
-        #[cfg(target_arch = "x86_64")]
-        ("iopl", libc::SYS_iopl),
-        #[cfg(target_arch = "x86_64")]
-        ("ioperm", libc::SYS_ioperm),
-    ]),
-    ("CAP_SYS_TIME", &[
-        ("settimeofday", libc::SYS_settimeofday),
-        ("clock_settime", libc::SYS_clock_settime),
-    ]),
-    ("CAP_SYS_TTY_CONFIG", &[
-        ("vhangup", libc::SYS_vhangup),
-    ]),
-    ("CAP_SYS_NICE", &[
-        ("get_mempolicy", libc::SYS_get_mempolicy),
-        ("mbind", libc::SYS_mbind),
-        ("set_mempolicy", libc::SYS_set_mempolicy),
-        ("set_mempolicy_home_node", libc::SYS_set_mempolicy_home_node),
-    ]),
-    ("CAP_SYSLOG", &[
-        ("syslog", libc::SYS_syslog),
-    ]),
-    ("CAP_BPF", &[
-        ("bpf", libc::SYS_bpf),
-    ]),
-    ("CAP_PERFMON", &[
-        ("perf_event_open", libc::SYS_perf_event_open),
-    ]),
+    ("CAP_DAC_READ_SEARCH", &[("open_by_handle_at", libc::SYS_open_by_handle_at)]),
+    (
+        "CAP_SYS_ADMIN",
+        &[
+            ("bpf", libc::SYS_bpf),
+            ("clone", libc::SYS_clone),
+            ("clone3", libc::SYS_clone3),
+            ("fanotify_init", libc::SYS_fanotify_init),
+            ("fsconfig", libc::SYS_fsconfig),
+            ("fsmount", libc::SYS_fsmount),
+            ("fsopen", libc::SYS_fsopen),
+            ("fspick", libc::SYS_fspick),
+            ("lookup_dcookie", libc::SYS_lookup_dcookie),
+            ("mount", libc::SYS_mount),
+            ("mount_setattr", libc::SYS_mount_setattr),
+            ("move_mount", libc::SYS_move_mount),
+            ("open_tree", libc::SYS_open_tree),
+            ("perf_event_open", libc::SYS_perf_event_open),
+            ("quotactl", libc::SYS_quotactl),
+            ("quotactl_fd", libc::SYS_quotactl_fd),
+            ("setdomainname", libc::SYS_setdomainname),
+            ("sethostname", libc::SYS_sethostname),
+            ("setns", libc::SYS_setns),
+            ("syslog", libc::SYS_syslog),
+            ("umount2", libc::SYS_umount2),
+            ("unshare", libc::SYS_unshare),
+        ],
+    ),
+    ("CAP_SYS_BOOT", &[("reboot", libc::SYS_reboot)]),
+    ("CAP_SYS_CHROOT", &[("chroot", libc::SYS_chroot)]),
+    ("CAP_SYS_PACCT", &[("acct", libc::SYS_acct)]),
+    (
+        "CAP_SYS_PTRACE",
+        &[
+            ("kcmp", libc::SYS_kcmp),
+            ("pidfd_getfd", libc::SYS_pidfd_getfd),
+            ("process_madvise", libc::SYS_process_madvise),
+        ],
+    ),
+    (
+        "CAP_SYS_RAWIO",
+        &[
+            #[cfg(target_arch = "x86_64")]
+            ("iopl", libc::SYS_iopl),
+            #[cfg(target_arch = "x86_64")]
+            ("ioperm", libc::SYS_ioperm),
+        ],
+    ),
+    ("CAP_SYS_TIME", &[("settimeofday", libc::SYS_settimeofday), ("clock_settime", libc::SYS_clock_settime)]),
+    ("CAP_SYS_TTY_CONFIG", &[("vhangup", libc::SYS_vhangup)]),
+    (
+        "CAP_SYS_NICE",
+        &[
+            ("get_mempolicy", libc::SYS_get_mempolicy),
+            ("mbind", libc::SYS_mbind),
+            ("set_mempolicy", libc::SYS_set_mempolicy),
+            ("set_mempolicy_home_node", libc::SYS_set_mempolicy_home_node),
+        ],
+    ),
+    ("CAP_SYSLOG", &[("syslog", libc::SYS_syslog)]),
+    ("CAP_BPF", &[("bpf", libc::SYS_bpf)]),
+    ("CAP_PERFMON", &[("perf_event_open", libc::SYS_perf_event_open)]),
 ];

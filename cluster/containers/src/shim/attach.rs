@@ -52,7 +52,10 @@ impl Attachments {
 
     /// Number, control socket and input of each client.
     pub(super) fn clients(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>, Option<BorrowedFd<'_>>)> {
-        self.clients.iter().enumerate().map(|(n, c)| (n, c.control.as_fd(), c.stdin.as_ref().map(AsFd::as_fd)))
+        self.clients
+            .iter()
+            .enumerate()
+            .map(|(n, c)| (n, c.control.as_fd(), c.stdin.as_ref().map(AsFd::as_fd)))
     }
 
     pub(super) fn accept(&mut self) {

@@ -20,7 +20,8 @@ use crate::sys;
 /// Serves one request on `control` for the container in `dir`.
 pub(super) fn exec(dir: &Path, control: &OwnedFd) -> Result<()> {
     let _ = setsid();
-    let Some((request, streams)) = at(control::receive::<ExecRequest>(control.as_fd()), "bad request")? else {
+    let Some((request, streams)) = at(control::receive::<ExecRequest>(control.as_fd()), "bad request")?
+    else {
         return Ok(());
     };
     match start(dir, &request, streams, control) {
@@ -86,8 +87,7 @@ fn wait_ready(ours: &OwnedFd, control: &OwnedFd, child: i32) -> Result<()> {
 
 /// The container's process settings with another command line.
 fn process(spec: &Spec, request: &ExecRequest) -> Result<Process> {
-    let mut process =
-        spec.process().clone().ok_or_else(|| Failure("the bundle names no process".into()))?;
+    let mut process = spec.process().clone().ok_or_else(|| Failure("the bundle names no process".into()))?;
     process.set_args(Some(request.argv.clone()));
     process.set_terminal(Some(request.tty));
     Ok(process)

@@ -176,7 +176,8 @@ fn user_and_capabilities(process: &Process) -> Result<()> {
     let held = at(caps::read(None, CapSet::Bounding), "cannot read the capability bounding set")?;
     let wanted = |pick: fn(&LinuxCapabilities) -> &Option<oci_spec::runtime::Capabilities>| -> CapsHashSet {
         let set = process.capabilities().as_ref().and_then(|set| pick(set).as_ref());
-        let names = set.into_iter().flatten().map(|capability| format!("CAP_{}", bare(&capability.to_string())));
+        let names =
+            set.into_iter().flatten().map(|capability| format!("CAP_{}", bare(&capability.to_string())));
         names.filter_map(|name| name.parse().ok()).filter(|capability| held.contains(capability)).collect()
     };
     let bounding = wanted(LinuxCapabilities::bounding);
@@ -184,8 +185,7 @@ fn user_and_capabilities(process: &Process) -> Result<()> {
         at(caps::drop(None, CapSet::Bounding, *capability), "cannot drop a capability")?;
     }
     at(prctl::set_keepcaps(true), "cannot keep capabilities")?;
-    let groups: Vec<Gid> =
-        user.additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect();
+    let groups: Vec<Gid> = user.additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect();
     at(setgroups(&groups), "cannot set groups")?;
     let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
     at(setresgid(gid, gid, gid), "cannot set the group")?;

@@ -42,7 +42,10 @@ pub(super) fn enter(config: &ShimConfig, spec: &Spec, bundle: &Path, allow_devic
     let none = None::<&str>;
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     let sources = mounts.iter().map(source).collect::<Result<Vec<_>>>()?;
-    at(mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none), "cannot detach from the host's mounts")?;
+    at(
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none),
+        "cannot detach from the host's mounts",
+    )?;
     let rootfs = bundle.join("rootfs");
     overlay(&config.rootfs, &rootfs, allow_devices)?;
     at(chdir(&rootfs), "cannot enter the root file system")?;

@@ -30,7 +30,8 @@ struct Inside {
 pub(super) fn run(dir: &Path, control: OwnedFd) -> Result<()> {
     // A session of its own, so that no terminal's or process group's signals reach it.
     let _ = setsid();
-    let lock = at(File::options().create(true).append(true).open(dir.join(record::LOCK)), "cannot open the lock")?;
+    let lock =
+        at(File::options().create(true).append(true).open(dir.join(record::LOCK)), "cannot open the lock")?;
     if lock.try_lock().is_err() {
         report_failure(&control, &Failure("the container has a helper already".into()));
         return Ok(());
@@ -113,7 +114,8 @@ fn wait_ready(socket: &OwnedFd, streams: &mut Streams) -> Result<()> {
 
 fn make_streams(config: &ShimConfig) -> Result<(Inside, Streams)> {
     let pipe = || at(pipe2(OFlag::O_CLOEXEC), "cannot make a pipe");
-    let null = || at(open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()), "cannot open /dev/null");
+    let null =
+        || at(open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()), "cannot open /dev/null");
     if config.tty {
         return Ok((Inside { stdin: null()?, pipes: None }, Streams::default()));
     }
@@ -137,7 +139,9 @@ fn become_container(dir: &Path, config: &ShimConfig, inside: Inside, socket: &Ow
     drop(inside);
     let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     match process_of(&spec) {
-        Ok(process) => program::become_program(process, filter, &[], || tell(socket, &Report::Started { pid: 0 })),
+        Ok(process) => {
+            program::become_program(process, filter, &[], || tell(socket, &Report::Started { pid: 0 }))
+        }
         Err(failure) => failure,
     }
 }
@@ -180,7 +184,8 @@ fn set_up(dir: &Path, config: &ShimConfig, inside: &Inside, socket: &OwnedFd) ->
 }
 
 fn has_cgroup_namespace(spec: &Spec) -> bool {
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    let namespaces =
+        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Cgroup)
 }
 

@@ -34,7 +34,8 @@ pub(super) fn make(dir: &Path, control: OwnedFd) -> Result<()> {
 }
 
 fn set_up(dir: &Path) -> Result<i32> {
-    let record: Option<SandboxRecord> = at(record::read(&dir.join(record::SANDBOX_WANTED)), "cannot read the sandbox")?;
+    let record: Option<SandboxRecord> =
+        at(record::read(&dir.join(record::SANDBOX_WANTED)), "cannot read the sandbox")?;
     let record = record.ok_or_else(|| Failure("there is no sandbox to make".into()))?;
     let spec = &record.spec;
     if !spec.net_ns.as_os_str().is_empty() {

@@ -28,7 +28,8 @@ async fn read_until(stream: &mut (impl AsyncRead + Unpin), text: &str) -> String
     while !String::from_utf8_lossy(&all).contains(text) {
         let mut chunk = [0; 4096];
         let read = tokio::time::timeout_at(deadline, stream.read(&mut chunk)).await;
-        let count = read.unwrap_or_else(|_| panic!("no {text:?} in {:?}", String::from_utf8_lossy(&all))).unwrap();
+        let count =
+            read.unwrap_or_else(|_| panic!("no {text:?} in {:?}", String::from_utf8_lossy(&all))).unwrap();
         assert!(count > 0, "end of file before {text:?} in {:?}", String::from_utf8_lossy(&all));
         all.extend_from_slice(&chunk[..count]);
     }
@@ -39,16 +40,30 @@ async fn read_until(stream: &mut (impl AsyncRead + Unpin), text: &str) -> String
 async fn a_command_has_the_containers_surroundings() {
     let node = Node::start().await;
     let id = idle(&node).await;
-    let argv = words("/probe env -- cwd -- cat /proc/self/status -- cat /proc/self/cgroup -- unshare -- complain oops -- exit 9");
+    let argv = words(
+        "/probe env -- cwd -- cat /proc/self/status -- cat /proc/self/cgroup -- unshare -- complain oops -- exit 9",
+    );
     let result = node.runtime.exec_sync(&id, argv, SECONDS_MAX).await.unwrap();
     let text = String::from_utf8(result.stdout).unwrap();
     assert_eq!((result.code, result.stderr.as_slice()), (9, &b"oops\n"[..]), "{text}");
-    for expected in ["MINE=1", "\n/tmp\n", "Uid:\t1000", "Gid:\t1001", "Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000", "unshare: Operation not permitted"] {
+    for expected in [
+        "MINE=1",
+        "\n/tmp\n",
+        "Uid:\t1000",
+        "Gid:\t1001",
+        "Seccomp:\t2",
+        "NoNewPrivs:\t1",
+        "CapEff:\t0000000000000000",
+        "unshare: Operation not permitted",
+    ] {
         assert!(text.contains(expected), "{expected:?} in {text}");
     }
     assert!(text.contains(&format!("memory:/{}/podpod/{id}", node.config.cgroup_parent)), "{text}");
     let result = node.runtime.exec_sync(&id, words("probe"), SECONDS_MAX).await;
-    assert!(matches!(&result, Err(Error::Start(why)) if why == "exec: \"probe\": executable file not found in $PATH"), "{result:?}");
+    assert!(
+        matches!(&result, Err(Error::Start(why)) if why == "exec: \"probe\": executable file not found in $PATH"),
+        "{result:?}"
+    );
     let result = node.runtime.exec_sync(&id, vec![], SECONDS_MAX).await;
     assert!(matches!(result, Err(Error::Start(_))));
 }
@@ -58,7 +73,8 @@ async fn a_command_that_takes_too_long_is_killed() {
     let node = Node::start().await;
     let id = idle(&node).await;
     let start = Instant::now();
-    let result = node.runtime.exec_sync(&id, words("/probe ignore SIGTERM"), Duration::from_millis(300)).await;
+    let result =
+        node.runtime.exec_sync(&id, words("/probe ignore SIGTERM"), Duration::from_millis(300)).await;
     assert!(matches!(result, Err(Error::Timeout(_))), "{result:?}");
     assert!(start.elapsed() < Duration::from_secs(5));
     let pids = || async { node.runtime.stats(&id).await.unwrap().pids };
@@ -74,7 +90,11 @@ async fn a_daemon_left_behind_does_not_hold_a_command_up() {
     let node = Node::start().await;
     let id = idle(&node).await;
     let start = Instant::now();
-    let result = node.runtime.exec_sync(&id, words("/probe orphan wait-for SIGTERM -- print x"), SECONDS_MAX).await.unwrap();
+    let result = node
+        .runtime
+        .exec_sync(&id, words("/probe orphan wait-for SIGTERM -- print x"), SECONDS_MAX)
+        .await
+        .unwrap();
     assert_eq!(result.code, 0);
     assert!(String::from_utf8(result.stdout).unwrap().contains('x'));
     assert!(start.elapsed() < Duration::from_secs(5));
@@ -84,7 +104,12 @@ async fn a_daemon_left_behind_does_not_hold_a_command_up() {
 async fn input_and_output_flow_both_ways() {
     let node = Node::start().await;
     let id = idle(&node).await;
-    let spec = ExecSpec { argv: words("/probe echo"), stdin: true, env: vec![("X".into(), "1".into())], ..ExecSpec::default() };
+    let spec = ExecSpec {
+        argv: words("/probe echo"),
+        stdin: true,
+        env: vec![("X".into(), "1".into())],
+        ..ExecSpec::default()
+    };
     let session = node.runtime.exec(&id, spec).await.unwrap();
     let ExecSession { stdin, stdout, stderr, exit, .. } = session;
     let (mut stdin, mut stdout, mut stderr) = (stdin.unwrap(), stdout.unwrap(), stderr.unwrap());
@@ -109,7 +134,13 @@ async fn a_megabyte_passes_through_a_command() {
 async fn a_command_may_have_a_terminal() {
     let node = Node::start().await;
     let id = idle(&node).await;
-    let spec = ExecSpec { argv: words("/probe size"), tty: true, stdin: true, size: Some((80, 24)), ..ExecSpec::default() };
+    let spec = ExecSpec {
+        argv: words("/probe size"),
+        tty: true,
+        stdin: true,
+        size: Some((80, 24)),
+        ..ExecSpec::default()
+    };
     let mut session = node.runtime.exec(&id, spec).await.unwrap();
     assert!(session.stderr.is_none());
     let (mut stdin, mut stdout) = (session.stdin.take().unwrap(), session.stdout.take().unwrap());

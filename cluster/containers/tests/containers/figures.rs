@@ -23,7 +23,8 @@ fn median(times: &mut [Duration]) -> Duration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn starting_is_quick_and_helpers_are_small() {
     let node = Node::start().await;
-    let (mut creates, mut starts, mut firsts, mut execs, mut removes) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut creates, mut starts, mut firsts, mut execs, mut removes) =
+        (vec![], vec![], vec![], vec![], vec![]);
     let mut sizes = (0, 0, 0);
     for _ in 0..10 {
         let mut spec = node.spec("print first -- wait-for SIGTERM");
@@ -36,7 +37,8 @@ async fn starting_is_quick_and_helpers_are_small() {
         starts.push(begin.elapsed());
         node.logged(&path, "first").await;
         firsts.push(begin.elapsed());
-        let ContainerState::Running { pid, .. } = node.runtime.container_status(&id).await.unwrap().state else {
+        let ContainerState::Running { pid, .. } = node.runtime.container_status(&id).await.unwrap().state
+        else {
             panic!("it does not run")
         };
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -56,8 +58,14 @@ async fn starting_is_quick_and_helpers_are_small() {
     println!(
         "create {:?}, started {:?}, first byte in the log {:?}, exec {:?}, kill and remove {:?}, sandbox {sandbox:?}; \
          helper {} KiB resident, {} KiB its share, {} KiB its own",
-        median(&mut creates), median(&mut starts), median(&mut firsts), median(&mut execs), median(&mut removes),
-        sizes.0, sizes.1, sizes.2,
+        median(&mut creates),
+        median(&mut starts),
+        median(&mut firsts),
+        median(&mut execs),
+        median(&mut removes),
+        sizes.0,
+        sizes.1,
+        sizes.2,
     );
     assert!(median(&mut firsts) < Duration::from_millis(400));
     assert!(sizes.2 < 2048, "{} KiB", sizes.2);

@@ -20,7 +20,11 @@ async fn load(store: &ImageStore, archive: Vec<u8>) -> Result<Vec<cluster_contai
 }
 
 fn small() -> Vec<Vec<u8>> {
-    vec![layer(&[Item::Dir("d", 0o755), Item::File("d/gone", 0o644, b"1"), Item::File("d/kept", 0o640, b"2")])]
+    vec![layer(&[
+        Item::Dir("d", 0o755),
+        Item::File("d/gone", 0o644, b"1"),
+        Item::File("d/kept", 0o640, b"2"),
+    ])]
 }
 
 #[tokio::test]
@@ -31,13 +35,17 @@ async fn both_archive_forms_are_the_same_image() {
         "ExposedPorts": {"80/tcp": {}}, "Labels": {"l": "v"}, "StopSignal": "SIGQUIT",
     });
     let first = load(&store, archive(&oci("app:1", &small(), &process))).await.unwrap();
-    let second = load(&store, gzip(&archive(&docker("mirror.test/app:2", &small(), &process)))).await.unwrap();
+    let second =
+        load(&store, gzip(&archive(&docker("mirror.test/app:2", &small(), &process)))).await.unwrap();
     assert_eq!(first[0].id, second[0].id);
     assert_eq!(first[0].names, ["docker.io/library/app:1"]);
     assert_eq!(second[0].names, ["docker.io/library/app:1", "mirror.test/app:2"]);
     let image = store.resolve("app:1").await.unwrap().unwrap();
     assert_eq!(image.config.entrypoint, ["/a"]);
-    assert_eq!((image.config.user.as_str(), image.config.exposed_ports.as_slice()), ("7:8", &["80/tcp".to_owned()][..]));
+    assert_eq!(
+        (image.config.user.as_str(), image.config.exposed_ports.as_slice()),
+        ("7:8", &["80/tcp".to_owned()][..])
+    );
     assert_eq!((image.config.stop_signal.as_deref(), image.size_bytes), (Some("SIGQUIT"), 2));
     assert_eq!(store.user_of(&image).await.unwrap(), (7, 8, vec![]));
     for name in ["docker.io/library/app:1", "mirror.test/app:2", &image.id, &image.id[7..19]] {
@@ -101,7 +109,13 @@ async fn damaged_and_hostile_archives_are_refused_whole() {
     docker_wrong[1].1 = layer(&[Item::File("other", 0o644, b"x")]);
     let nameless = oci("bad:1", &small(), &process)
         .into_iter()
-        .map(|(name, data)| (name, String::from_utf8(data.clone()).map_or(data, |text| text.replace("io.containerd.image.name", "x").into_bytes())))
+        .map(|(name, data)| {
+            (
+                name,
+                String::from_utf8(data.clone())
+                    .map_or(data, |text| text.replace("io.containerd.image.name", "x").into_bytes()),
+            )
+        })
         .collect::<Vec<_>>();
     let cases = [
         ("leaves the image", of(&[Item::File("../../victim", 0o644, b"x")])),
@@ -115,7 +129,13 @@ async fn damaged_and_hostile_archives_are_refused_whole() {
         ("", truncated),
         ("has the digest", archive(&docker_wrong)),
         ("has no name", archive(&nameless)),
-        ("leaves the archive", archive(&[("manifest.json".into(), br#"[{"Config":"../../../etc/passwd","Layers":[]}]"#.to_vec())])),
+        (
+            "leaves the archive",
+            archive(&[(
+                "manifest.json".into(),
+                br#"[{"Config":"../../../etc/passwd","Layers":[]}]"#.to_vec(),
+            )]),
+        ),
     ];
     for (expected, bytes) in cases {
         let error = load(&store, bytes).await.unwrap_err();
@@ -153,10 +173,57 @@ async fn an_interrupted_load_is_forgotten_and_can_be_repeated() {
 }
 
 #[tokio::test]
+async fn a_full_disk_refuses_an_image_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = nix::mount::MsFlags::MS_NOSUID;
+    nix::mount::mount(Some("tmpfs"), dir.path(), Some("tmpfs"), flags, Some("size=4m")).unwrap();
+    let store = ImageStore::open(&dir.path().join("images")).unwrap();
+    load(&store, archive(&oci("small:1", &small(), &serde_json::json!({})))).await.unwrap();
+    for (what, bytes) in [("unpacked", vec![0; 8 << 20]), ("kept", noise(8 << 20))] {
+        let large = layer(&[Item::File("large", 0o644, &bytes)]);
+        let error =
+            load(&store, archive(&oci("large:1", &[large], &serde_json::json!({})))).await.unwrap_err();
+        let full = matches!(&error, ImageError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull);
+        assert!(full, "{what}: {error:?}");
+        assert_eq!(store.list().await.unwrap().len(), 1);
+        assert_eq!(fs::read_dir(dir.path().join("images/tmp")).unwrap().count(), 0);
+    }
+    load(&store, archive(&oci("other:1", &small(), &serde_json::json!({"Cmd": ["x"]})))).await.unwrap();
+    assert_eq!(store.list().await.unwrap().len(), 2);
+    drop(store);
+    nix::mount::umount2(dir.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+}
+
+/// Bytes that do not compress.
+fn noise(count: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+#[tokio::test]
+async fn an_image_for_another_machine_is_refused() {
+    let (_dir, store) = store();
+    let mut files = docker("app:1", &small(), &serde_json::json!({}));
+    files[0].1 = String::from_utf8(files[0].1.clone())
+        .unwrap()
+        .replace("amd64", "s390x")
+        .replace("arm64", "s390x")
+        .into_bytes();
+    let error = load(&store, archive(&files)).await.unwrap_err();
+    assert!(error.to_string().contains("it is for linux/s390x"), "{error}");
+}
+
+#[tokio::test]
 async fn a_name_moves_to_the_image_loaded_last() {
     let (_dir, store) = store();
-    let one = load(&store, archive(&oci("app:1", &small(), &serde_json::json!({"Cmd": ["1"]})))).await.unwrap();
-    let two = load(&store, archive(&oci("app:1", &small(), &serde_json::json!({"Cmd": ["2"]})))).await.unwrap();
+    let one =
+        load(&store, archive(&oci("app:1", &small(), &serde_json::json!({"Cmd": ["1"]})))).await.unwrap();
+    let two =
+        load(&store, archive(&oci("app:1", &small(), &serde_json::json!({"Cmd": ["2"]})))).await.unwrap();
     assert_ne!(one[0].id, two[0].id);
     assert_eq!(store.resolve("app:1").await.unwrap().unwrap().id, two[0].id);
     assert_eq!(store.list().await.unwrap().len(), 2, "the old one stays until it is collected");
@@ -178,10 +245,22 @@ async fn another_oci_runtime_runs_our_bundles() {
     let rootfs = &shim["rootfs"];
     let text = |key: &str| rootfs[key].as_str().unwrap().to_owned();
     let layers = text("layers_dir");
-    let lower: Vec<_> = rootfs["lower"].as_array().unwrap().iter().map(|l| format!("{layers}/{}", l.as_str().unwrap())).collect();
+    let lower: Vec<_> = rootfs["lower"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| format!("{layers}/{}", l.as_str().unwrap()))
+        .collect();
     let options = format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), text("upper"), text("work"));
     let target = dir.join("rootfs");
-    nix::mount::mount(Some("overlay"), &target, Some("overlay"), nix::mount::MsFlags::empty(), Some(options.as_str())).unwrap();
+    nix::mount::mount(
+        Some("overlay"),
+        &target,
+        Some("overlay"),
+        nix::mount::MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .unwrap();
     let output = Command::new("runc")
         .arg("--root")
         .arg(node.dir.path().join("runc"))

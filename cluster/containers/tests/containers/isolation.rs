@@ -30,7 +30,14 @@ async fn arguments_environment_and_directory_arrive() {
 async fn users_come_from_the_pod_or_the_image() {
     let node = Node::start().await;
     let ids = |text: &str| {
-        let line = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+        let line = |key: &str| {
+            text.lines()
+                .find_map(|l| l.strip_prefix(key))
+                .unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         (line("Uid:"), line("Gid:"), line("Groups:"))
     };
     let mut spec = node.spec("cat /proc/self/status");
@@ -71,7 +78,10 @@ async fn capabilities_and_system_calls_are_limited() {
     spec.user.uid = Some(1000);
     spec.no_new_privileges = true;
     let (exit, text) = node.run(spec).await;
-    assert_eq!((exit.code, line(&text, "Seccomp:"), line(&text, "Seccomp_filters:")), (0, "2".into(), "2".into()));
+    assert_eq!(
+        (exit.code, line(&text, "Seccomp:"), line(&text, "Seccomp_filters:")),
+        (0, "2".into(), "2".into())
+    );
     assert!(text.contains("unshare: Operation not permitted"));
     assert_eq!(line(&text, "CapBnd:"), "0000000000000000");
 
@@ -120,7 +130,10 @@ async fn files_are_the_images_with_the_pods_mounts() {
     devices.sort_unstable();
     assert_eq!(
         devices,
-        ["fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"]
+        [
+            "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout",
+            "tty", "urandom", "zero"
+        ]
     );
     assert_eq!(fs::read_to_string(host.join("new")).unwrap(), "data");
 
@@ -153,8 +166,12 @@ async fn the_machine_is_hidden() {
     let mounts = node.run_words("cat /proc/self/mountinfo").await.1;
     let mounts: Vec<_> = mounts.lines().map(|l| l.split(' ').nth(4).unwrap().to_owned()).collect();
     let own = ["/", "/proc", "/dev", "/sys"];
-    assert!(mounts.iter().all(|m| own.iter().any(|o| m == o || (*o != "/" && m.starts_with(o)))), "{mounts:?}");
-    let (_, text) = node.run_words("list /sys/fs/cgroup -- cat /sys/fs/cgroup/memory/memory.limit_in_bytes").await;
+    assert!(
+        mounts.iter().all(|m| own.iter().any(|o| m == o || (*o != "/" && m.starts_with(o)))),
+        "{mounts:?}"
+    );
+    let (_, text) =
+        node.run_words("list /sys/fs/cgroup -- cat /sys/fs/cgroup/memory/memory.limit_in_bytes").await;
     assert!(text.contains("memory") && text.contains("pids"), "{text}");
 }
 
@@ -163,7 +180,8 @@ async fn namespaces_are_the_pods() {
     let dir = tempfile::tempdir().unwrap();
     let net = dir.path().join("net");
     fs::write(&net, "").unwrap();
-    let made = std::process::Command::new("unshare").arg(format!("--net={}", net.display())).arg("true").status();
+    let made =
+        std::process::Command::new("unshare").arg(format!("--net={}", net.display())).arg("true").status();
     assert!(made.unwrap().success());
     let sysctl = ("net.ipv4.ip_unprivileged_port_start".to_owned(), "80".to_owned());
     let spec = SandboxSpec { net_ns: net.clone(), sysctls: [sysctl].into(), ..SandboxSpec::default() };
@@ -182,12 +200,69 @@ async fn namespaces_are_the_pods() {
     let (_, text) = node.run_words("cat /dev/shm/shared").await;
     assert_eq!(text, "data\n", "/dev/shm is the pod's");
 
-    let other = SandboxSpec { uid: "other".into(), sysctls: [("kernel.panic".into(), "1".into())].into(), ..SandboxSpec::default() };
+    let other = SandboxSpec {
+        uid: "other".into(),
+        sysctls: [("kernel.panic".into(), "1".into())].into(),
+        ..SandboxSpec::default()
+    };
     let error = node.runtime.create_sandbox(other).await.unwrap_err();
     assert_eq!(error.to_string(), "sysctl \"kernel.panic\" does not belong to a pod");
     assert_eq!(node.runtime.list_sandboxes().await.unwrap().len(), 1);
     drop(node);
     nix::mount::umount2(&net, nix::mount::MntFlags::MNT_DETACH).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_pods_start_at_once_each_in_its_network() {
+    const PODS: usize = 12;
+    let node = Node::start().await;
+    let nets = tempfile::tempdir().unwrap();
+    let run = |n: usize| {
+        let (node, net) = (&node, nets.path().join(n.to_string()));
+        async move {
+            fs::write(&net, "").unwrap();
+            let made = std::process::Command::new("unshare")
+                .arg(format!("--net={}", net.display()))
+                .arg("true")
+                .status();
+            assert!(made.unwrap().success());
+            let uid = format!("pod-{n}");
+            let spec = SandboxSpec {
+                uid: uid.clone(),
+                net_ns: net.clone(),
+                hostname: uid.clone(),
+                ..SandboxSpec::default()
+            };
+            node.runtime.create_sandbox(spec).await.unwrap();
+            let words = "link /proc/self/ns/net -- cat /proc/sys/kernel/hostname -- print up -- wait-for SIGTERM -- exit 5";
+            let spec = ContainerSpec { pod_uid: uid.clone(), ..node.spec(words) };
+            let path = spec.log_path.clone();
+            let id = node.launch(spec).await;
+            node.logged(&path, "waiting").await;
+            let inside = node
+                .runtime
+                .exec_sync(&id, crate::lifecycle::words("/probe link /proc/self/ns/net"), SECONDS_MAX)
+                .await
+                .unwrap();
+            node.runtime.stop_container(&id, libc::SIGTERM, SECONDS_MAX).await.unwrap();
+            assert_eq!(node.ended(&id).await.code, 5);
+            node.runtime.remove_sandbox(&uid).await.unwrap();
+            nix::mount::umount2(&net, nix::mount::MntFlags::MNT_DETACH).unwrap();
+            let text = printed(&path);
+            let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            assert_eq!(lines[1..4], [uid.as_str(), "up", "waiting for SIGTERM"]);
+            assert_eq!(
+                String::from_utf8(inside.stdout).unwrap().trim_end(),
+                lines[0],
+                "exec is in the pod's network"
+            );
+            lines[0].clone()
+        }
+    };
+    let mut networks = futures::future::join_all((0..PODS).map(run)).await;
+    networks.sort();
+    networks.dedup();
+    assert_eq!(networks.len(), PODS);
 }
 
 #[tokio::test]
@@ -207,7 +282,9 @@ async fn a_pid_namespace_can_be_shared() {
 #[tokio::test]
 async fn a_privileged_container_may_do_what_the_node_may() {
     let node = Node::start().await;
-    let mut spec = node.spec("unshare -- cat /proc/self/status -- open /dev/kmsg -- write /sys/fs/cgroup/pids/x/cgroup.procs");
+    let mut spec = node.spec(
+        "unshare -- cat /proc/self/status -- open /dev/kmsg -- write /sys/fs/cgroup/pids/x/cgroup.procs",
+    );
     spec.privileged = true;
     spec.seccomp = Seccomp::RuntimeDefault;
     let (_, text) = node.run(spec).await;
@@ -228,8 +305,15 @@ async fn the_files_of_the_helper_cannot_be_reached() {
     let id = node.launch(spec).await;
     node.logged(&path, "ignoring").await;
     // At that moment the name still means the helper, so it is the helper's program that runs inside.
-    let ran = node.runtime.exec_sync(&id, words("/proc/self/exe read-only /proc/self/exe -- read-only /probe"), SECONDS_MAX).await.unwrap();
-    assert_eq!(String::from_utf8(ran.stdout).unwrap(), "/proc/self/exe read-only true\n/probe read-only false\n");
+    let ran = node
+        .runtime
+        .exec_sync(&id, words("/proc/self/exe read-only /proc/self/exe -- read-only /probe"), SECONDS_MAX)
+        .await
+        .unwrap();
+    assert_eq!(
+        String::from_utf8(ran.stdout).unwrap(),
+        "/proc/self/exe read-only true\n/probe read-only false\n"
+    );
 }
 
 #[tokio::test]
@@ -238,10 +322,18 @@ async fn contradictions_are_refused_before_anything_is_made() {
     let mut spec = node.spec("");
     spec.caps_add = vec!["FLY".into()];
     let error = node.runtime.create_container(spec).await.unwrap_err();
-    assert_eq!((error.reason(), error.to_string().as_str()), ("CreateContainerConfigError", "unknown capability \"FLY\""));
-    let spec = ContainerSpec { devices: vec![cluster_containers::Device {
-        host_path: "/etc/passwd".into(), container_path: "/dev/x".into(), permissions: String::new(),
-    }], ..node.spec("") };
+    assert_eq!(
+        (error.reason(), error.to_string().as_str()),
+        ("CreateContainerConfigError", "unknown capability \"FLY\"")
+    );
+    let spec = ContainerSpec {
+        devices: vec![cluster_containers::Device {
+            host_path: "/etc/passwd".into(),
+            container_path: "/dev/x".into(),
+            permissions: String::new(),
+        }],
+        ..node.spec("")
+    };
     assert!(matches!(node.runtime.create_container(spec).await, Err(Error::Invalid(_))));
     assert!(node.runtime.list_containers().await.is_empty());
     let uid = "../../etc".to_owned();
@@ -257,8 +349,13 @@ async fn symbolic_links_of_an_image_lead_nowhere_else() {
     let outside = node.dir.path().join("outside");
     fs::create_dir(&outside).unwrap();
     let target = outside.to_str().unwrap();
-    let layer = layer(&[Item::File("probe", 0o755, &probe), Item::Symlink("data", target), Item::Symlink("etc", "../../../../../../run")]);
-    node.load(&archive(&oci("mesh.test/links:1", &[layer], &serde_json::json!({"Entrypoint": ["/probe"]})))).await;
+    let layer = layer(&[
+        Item::File("probe", 0o755, &probe),
+        Item::Symlink("data", target),
+        Item::Symlink("etc", "../../../../../../run"),
+    ]);
+    node.load(&archive(&oci("mesh.test/links:1", &[layer], &serde_json::json!({"Entrypoint": ["/probe"]}))))
+        .await;
     let host = node.dir.path().join("h");
     fs::create_dir(&host).unwrap();
     fs::write(host.join("seen"), "yes").unwrap();

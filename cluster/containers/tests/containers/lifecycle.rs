@@ -26,7 +26,10 @@ async fn a_container_runs_its_images_command_and_its_exit_is_known() {
     assert_eq!(printed(&path), "hello\n");
     assert_eq!(events.recv().await.unwrap().kind, ContainerEventKind::Started);
     let last = events.recv().await.unwrap();
-    assert_eq!((last.id, last.pod_uid.as_str(), last.kind), (id.clone(), "pod", ContainerEventKind::Exited(exit)));
+    assert_eq!(
+        (last.id, last.pod_uid.as_str(), last.kind),
+        (id.clone(), "pod", ContainerEventKind::Exited(exit))
+    );
     let again = node.runtime.start_container(&id).await.unwrap_err();
     assert!(matches!(again, Error::WrongState { .. }), "{again}");
     node.runtime.remove_container(&id).await.unwrap();
@@ -47,7 +50,9 @@ async fn codes_and_signals_are_reported() {
     let ContainerState::Running { pid, .. } = node.runtime.container_status(&id).await.unwrap().state else {
         panic!("it does not run")
     };
-    assert!(fs::read_to_string(format!("/proc/{pid}/status")).unwrap().contains("container-probe") || pid > 0);
+    assert!(
+        fs::read_to_string(format!("/proc/{pid}/status")).unwrap().contains("container-probe") || pid > 0
+    );
     node.runtime.signal_container(&id, libc::SIGKILL).await.unwrap();
     let exit = node.ended(&id).await;
     assert_eq!((exit.code, exit.signal, exit.oom_killed), (137, Some(9), false));
@@ -165,11 +170,17 @@ async fn what_cannot_be_started_says_why() {
     };
     let cases = [
         (with(|s| s.command = words("nothing")), "exec: \"nothing\": executable file not found in $PATH"),
-        (with(|s| s.command = words("/nothing")), "exec: \"/nothing\": stat /nothing: no such file or directory"),
+        (
+            with(|s| s.command = words("/nothing")),
+            "exec: \"/nothing\": stat /nothing: no such file or directory",
+        ),
         (with(|s| s.command = words("/data")), "exec: \"/data\": permission denied"),
         (with(|s| s.command = words("/tmp")), "exec: \"/tmp\": is a directory"),
         (with(|s| s.cwd = Some("/data".into())), "cannot make the working directory /data"),
-        (with(|s| s.mounts.push(bind("/does/not/exist".as_ref(), "/x", false))), "cannot mount /does/not/exist at /x"),
+        (
+            with(|s| s.mounts.push(bind("/does/not/exist".as_ref(), "/x", false))),
+            "cannot mount /does/not/exist at /x",
+        ),
     ];
     for (spec, expected) in cases {
         let id = node.runtime.create_container(spec).await.unwrap();
@@ -207,6 +218,29 @@ async fn an_interrupted_creation_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_restart_of_the_machine_is_noticed() {
+    let mut node = Node::start().await;
+    let spec = node.spec("wait-for SIGTERM");
+    let path = spec.log_path.clone();
+    let id = node.launch(spec).await;
+    node.logged(&path, "waiting").await;
+    node.runtime.stop_container(&id, libc::SIGTERM, SECONDS_MAX).await.unwrap();
+    // What a restart does: the mounts are gone, the files are not. And a run directory that was emptied leaves layers without an owner.
+    let sandbox = node.config.run_dir.join("sandboxes/pod");
+    for name in ["uts", "ipc", "shm"] {
+        nix::mount::umount2(&sandbox.join(name), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+    let orphan = node.config.data_dir.join("snapshots/abc/upper");
+    fs::create_dir_all(&orphan).unwrap();
+    node.runtime.remove_container(&id).await.unwrap();
+    node.reopen().await;
+    assert!(node.runtime.list_sandboxes().await.unwrap().is_empty());
+    assert!(!sandbox.exists() && !orphan.exists());
+    node.runtime.create_sandbox(SandboxSpec { uid: "pod".into(), ..SandboxSpec::default() }).await.unwrap();
+    assert_eq!(node.run_words("exit 3").await.0.code, 3);
+}
+
+#[tokio::test]
 async fn removing_a_sandbox_removes_everything_in_it() {
     let node = Node::with(SandboxSpec { share_pid: true, ..SandboxSpec::default() }).await;
     let spec = node.spec("orphan ignore SIGTERM -- wait-for SIGTERM");
@@ -218,7 +252,10 @@ async fn removing_a_sandbox_removes_everything_in_it() {
         panic!("it does not run")
     };
     let inside = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    assert!(!inside.contains("NSpid:\t1\n") && inside.contains("NSpid:"), "it is not the first process of its namespace");
+    assert!(
+        !inside.contains("NSpid:\t1\n") && inside.contains("NSpid:"),
+        "it is not the first process of its namespace"
+    );
     node.runtime.remove_sandbox("pod").await.unwrap();
     node.runtime.remove_sandbox("pod").await.unwrap();
     assert!(node.runtime.list_containers().await.is_empty());

@@ -12,7 +12,10 @@ async fn memory_beyond_the_limit_is_an_oom_kill() {
     let mut spec = node.spec("eat 200");
     spec.resources.memory_limit = Some(32 << 20);
     let (exit, text) = node.run(spec).await;
-    assert_eq!((exit.code, exit.signal, exit.oom_killed, exit.reason.as_str()), (137, Some(9), true, "OOMKilled"));
+    assert_eq!(
+        (exit.code, exit.signal, exit.oom_killed, exit.reason.as_str()),
+        (137, Some(9), true, "OOMKilled")
+    );
     assert_eq!(text, "");
     let mut spec = node.spec("eat 4");
     spec.resources.memory_limit = Some(32 << 20);
@@ -81,7 +84,10 @@ async fn logs_have_the_cri_form_and_survive_a_full_line() {
     for line in text.lines() {
         let fields: Vec<_> = line.splitn(4, ' ').collect();
         let time: jiff::Timestamp = fields[0].parse().unwrap();
-        assert!(time > jiff::Timestamp::from_second(1_600_000_000).unwrap() && fields[0].len() == 30, "{line}");
+        assert!(
+            time > jiff::Timestamp::from_second(1_600_000_000).unwrap() && fields[0].len() == 30,
+            "{line}"
+        );
         records.push((fields[1], fields[2], fields[3].len()));
     }
     let stdout: Vec<_> = records.iter().filter(|r| r.0 == "stdout").map(|r| (r.1, r.2)).collect();

@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod commands;
+mod figures;
 mod images;
 mod isolation;
-mod figures;
 mod lifecycle;
 mod limits;
 mod support;

@@ -280,6 +280,7 @@ pub(crate) fn probe_image() -> Vec<u8> {
         Item::File("data", 0o644, b"not a program"),
     ]);
     let program = layer(&[Item::File("probe", 0o755, &probe)]);
-    let process = serde_json::json!({"Entrypoint": ["/probe"], "Cmd": ["print", "hello"], "Env": ["FROM=image"]});
+    let process =
+        serde_json::json!({"Entrypoint": ["/probe"], "Cmd": ["print", "hello"], "Env": ["FROM=image"]});
     archive(&oci(IMAGE, &[base, program], &process))
 }

@@ -37,7 +37,9 @@ fn perform(words: &[String]) -> io::Result<Option<u8>> {
         ["env"] => env::vars().for_each(|(name, value)| println!("{name}={value}")),
         ["cwd"] => println!("{}", env::current_dir()?.display()),
         ["cat", path] => io::stdout().write_all(&fs::read(path)?)?,
-        ["list", path] => fs::read_dir(path)?.flatten().for_each(|e| println!("{}", e.file_name().to_string_lossy())),
+        ["list", path] => {
+            fs::read_dir(path)?.flatten().for_each(|e| println!("{}", e.file_name().to_string_lossy()))
+        }
         ["write", path] => attempt(path, fs::write(path, "data")),
         ["open", path] => attempt(path, fs::File::open(path).map(drop)),
         ["link", path] => println!("{}", fs::read_link(path)?.display()),
@@ -48,7 +50,9 @@ fn perform(words: &[String]) -> io::Result<Option<u8>> {
         }
         ["many", count] => many(count.parse().unwrap_or(0))?,
         ["keyctl"] => attempt("keyctl", keyctl()),
-        ["unshare"] => attempt("unshare", nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).map_err(Into::into)),
+        ["unshare"] => {
+            attempt("unshare", nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).map_err(Into::into))
+        }
         ["mknod", path] => {
             let (kind, mode) = (nix::sys::stat::SFlag::S_IFBLK, nix::sys::stat::Mode::S_IRUSR);
             let made = nix::sys::stat::mknod(*path, kind, mode, nix::sys::stat::makedev(254, 0));
@@ -174,7 +178,12 @@ fn size() -> io::Result<Option<u8>> {
     let mut byte = [0];
     loop {
         let status = fs::read_to_string("/proc/self/stat")?;
-        let terminal = status.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(4)).unwrap_or("0").to_owned();
+        let terminal = status
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.split_whitespace().nth(4))
+            .unwrap_or("0")
+            .to_owned();
         let size = window_size();
         println!("terminal {} size {size}", terminal != "0");
         loop {

@@ -11,8 +11,10 @@ fn written(log: &mut Log) -> String {
 
 #[test]
 fn times_agree_with_a_library() {
-    for seconds in [0, 951_782_399, 951_782_400, 1_709_164_800, 1_767_323_045, 4_102_444_799, 13_569_465_600] {
-        let expected = jiff::Timestamp::from_second(seconds).unwrap().strftime("%Y-%m-%dT%H:%M:%S").to_string();
+    for seconds in [0, 951_782_399, 951_782_400, 1_709_164_800, 1_767_323_045, 4_102_444_799, 13_569_465_600]
+    {
+        let expected =
+            jiff::Timestamp::from_second(seconds).unwrap().strftime("%Y-%m-%dT%H:%M:%S").to_string();
         let time = Duration::new(u64::try_from(seconds).unwrap(), 5);
         assert_eq!(Rfc3339(time).to_string(), format!("{expected}.000000005Z"));
     }
@@ -32,7 +34,9 @@ fn lines_become_records() {
     let at = "1970-01-01T00:00:01.000000000Z";
     assert_eq!(
         written(&mut log),
-        format!("{at} stdout F one\n{at} stderr F bad\n{at} stdout F two\n{at} stdout F \n{at} stdout F end\n")
+        format!(
+            "{at} stdout F one\n{at} stderr F bad\n{at} stdout F two\n{at} stdout F \n{at} stdout F end\n"
+        )
     );
 }
 
@@ -73,8 +77,10 @@ fn files_are_rotated_and_the_oldest_goes() {
         lines.push(format!("line {n} {}\n", "-".repeat(80)).as_bytes(), Duration::ZERO, &mut log);
         log.flush();
     }
-    let mut names: Vec<_> =
-        fs::read_dir(dir.path().join("pod/c")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(dir.path().join("pod/c"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     assert_eq!(names, ["0.log", "0.log.1", "0.log.2", "0.log.3", "0.log.4"]);
     assert!(fs::read_to_string(dir.path().join("pod/c/0.log")).unwrap().contains("line 19 "));
