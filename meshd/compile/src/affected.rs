@@ -28,9 +28,9 @@ fn reach(key: &meshd_model::ChangeKey, before: &Snapshot, after: &Snapshot, prox
     match key.kind {
         ChangeKind::Endpoints => Affected::Endpoints,
         ChangeKind::Secret if proxy.kind == ProxyKind::Sidecar || key.namespace != proxy.namespace => Affected::Nothing,
-        // Another pod's labels reach a proxy through that pod's endpoints; its own through selectors.
+        // A pod's own labels reach its proxy through selectors; another pod reaches it through endpoints, which are changes of their own.
         ChangeKind::Workload if key.namespace == proxy.namespace && key.name == proxy.pod => Affected::Everything,
-        ChangeKind::Workload => Affected::Endpoints,
+        ChangeKind::Workload => Affected::Nothing,
         ChangeKind::Policy(kind) => {
             let id = meshd_model::ObjectId { kind, namespace: key.namespace.clone(), name: key.name.clone() };
             let concerned = [before, after].into_iter().any(|it| meshd_model::select::concerns(it, &id, proxy));

@@ -31,7 +31,7 @@ pub(crate) fn compile(view: &View<'_>) -> ResourceMap {
 pub(crate) fn recompile(view: &View<'_>, previous: &ResourceMap, change: &Change) -> ResourceMap {
     let named = change.keys.iter().filter(|it| it.kind == ChangeKind::Endpoints);
     let hosts: BTreeSet<&str> = named.map(|it| &*it.name).collect();
-    if change.everything || change.keys.iter().any(|it| it.kind != ChangeKind::Endpoints) {
+    if change.everything {
         return compile(view);
     }
     let mut resources = previous.clone();

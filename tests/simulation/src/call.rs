@@ -83,7 +83,7 @@ impl<'a> Call<'a> {
             metadata: None,
         };
         match table.find(&view, 0) {
-            Found::Route(host, _) | Found::NoRoute(host) if host.require_tls != sidecar_model::route::RequireTls::None => {
+            Found::Route(host, _) | Found::NoRoute(host) if host.require_tls != sidecar_model::route::TlsRequirement::None => {
                 Answer::RedirectToTls
             }
             Found::Route(_, route) => Answer::Route(Arc::clone(route)),
@@ -162,14 +162,18 @@ impl Answer {
         }
     }
 
-    /// How often each cluster is really picked out of `picks` evenly spread random numbers.
+    /// How often each cluster is really picked, by numbers that look random and are the same in every run.
     #[must_use]
     pub fn picked(&self, picks: u64) -> BTreeMap<String, u64> {
         let headers = HeaderMap::new();
         let view = RequestView { method: "GET", authority: "", path: "/", scheme: "http", headers: &headers, metadata: None };
         let mut counts = BTreeMap::new();
-        for index in 0..picks {
-            let random = (u64::MAX / picks).wrapping_mul(index).wrapping_add(index);
+        for index in 1..=picks {
+            // SplitMix64.
+            let mut random = index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            random = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            random = (random ^ (random >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            random ^= random >> 31;
             if let Some(pick) = pick_cluster(self.forward(), &view, random) {
                 *counts.entry(pick.name.to_owned()).or_default() += 1;
             }

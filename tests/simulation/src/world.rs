@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use meshd_compile::{ResourceType, Resources, compile};
 use meshd_index::{Object, State, state::Source};
-use meshd_model::{Locality, ProxyKey, ProxyKind, Snapshot, Workload};
+use meshd_model::{Change, Locality, ProxyKey, ProxyKind, Snapshot, Workload};
 use policies_api::document;
 use serde_json::{Value, json};
 
@@ -19,6 +19,7 @@ pub struct World {
     /// Seconds since the first object, so that later objects are younger.
     clock: u32,
     snapshot: Option<Snapshot>,
+    change: Change,
 }
 
 // === impl World ===
@@ -76,10 +77,17 @@ impl World {
     /// The state of now.
     pub fn snapshot(&mut self) -> Snapshot {
         self.slices();
-        if let Some((snapshot, _)) = self.state.publish_now() {
+        if let Some((snapshot, change)) = self.state.publish_now() {
             self.snapshot = Some(snapshot);
+            self.change = change;
         }
         self.snapshot.clone().unwrap_or_default()
+    }
+
+    /// What the last snapshot changed.
+    #[must_use]
+    pub const fn change(&self) -> &Change {
+        &self.change
     }
 
     /// The proxy of the first pod of a workload, such as `default/productpage-v1`.

@@ -15,8 +15,9 @@ use prost::Message;
 use crate::proto::{any_of, encode_with_map};
 use crate::view::View;
 
-const HTTP_FILTER: &str = "envoy.filters.http.rbac";
-const NETWORK_FILTER: &str = "envoy.filters.network.rbac";
+/// Names of the filters of each group: equal names in one chain could not be told apart by routes.
+const HTTP_FILTERS: [&str; 3] = ["envoy.filters.http.rbac.custom", "envoy.filters.http.rbac.deny", "envoy.filters.http.rbac"];
+const NETWORK_FILTERS: [&str; 3] = ["envoy.filters.network.rbac.custom", "envoy.filters.network.rbac.deny", "envoy.filters.network.rbac"];
 /// Field numbers of the messages whose maps are encoded in order.
 const POLICIES_FIELD: u32 = 2;
 const HTTP_RULES_FIELD: u32 = 1;
@@ -49,10 +50,10 @@ struct Rules {
 pub(crate) fn http_filters(view: &View<'_>) -> Vec<HttpFilter> {
     rules(view, Layer::Http)
         .into_iter()
-        .map(|rules| {
+        .map(|(name, rules)| {
             let base = http_rbac::Rbac { shadow_rules_stat_prefix: shadow_prefix(&rules), ..Default::default() };
             let bytes = encode(&base, &rules, HTTP_RULES_FIELD, HTTP_SHADOW_FIELD);
-            super::http(HTTP_FILTER, any_of::<http_rbac::Rbac>(bytes))
+            super::http(HTTP_FILTERS[name], any_of::<http_rbac::Rbac>(bytes))
         })
         .collect()
 }
@@ -61,14 +62,14 @@ pub(crate) fn http_filters(view: &View<'_>) -> Vec<HttpFilter> {
 pub(crate) fn network_filters(view: &View<'_>) -> Vec<listener::Filter> {
     rules(view, Layer::Tcp)
         .into_iter()
-        .map(|rules| {
+        .map(|(name, rules)| {
             let base = network_rbac::Rbac {
                 stat_prefix: "tcp.".to_owned(),
                 shadow_rules_stat_prefix: shadow_prefix(&rules),
                 ..Default::default()
             };
             let bytes = encode(&base, &rules, NETWORK_RULES_FIELD, NETWORK_SHADOW_FIELD);
-            super::network(NETWORK_FILTER, any_of::<network_rbac::Rbac>(bytes))
+            super::network(NETWORK_FILTERS[name], any_of::<network_rbac::Rbac>(bytes))
         })
         .collect()
 }
@@ -96,12 +97,14 @@ fn encode(base: &impl Message, rules: &Rules, enforced_field: u32, shadow_field:
     bytes
 }
 
-fn rules(view: &View<'_>, layer: Layer) -> Vec<Rules> {
+/// Rules with the index of their group.
+fn rules(view: &View<'_>, layer: Layer) -> Vec<(usize, Rules)> {
     let AccessPolicies { custom, deny, allow, .. } =
         security::access_policies(view.snapshot, &view.proxy.namespace, &view.proxy.labels);
     // No provider can be configured yet, and an unknown provider refuses: what CUSTOM selects is denied.
     let groups = [(Effect::Deny, custom), (Effect::Deny, deny), (Effect::Allow, allow)];
-    groups.into_iter().filter_map(|(effect, policies)| group(view, effect, &policies, layer)).collect()
+    let compiled = groups.into_iter().map(|(effect, policies)| group(view, effect, &policies, layer));
+    compiled.enumerate().filter_map(|(index, rules)| Some((index, rules?))).collect()
 }
 
 fn group(view: &View<'_>, effect: Effect, policies: &[&Config<AuthorizationPolicy>], layer: Layer) -> Option<Rules> {

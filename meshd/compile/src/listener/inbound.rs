@@ -37,6 +37,7 @@ struct Target<'a> {
 
 pub(super) fn listener(view: &View<'_>) -> Listener {
     let mut chains = vec![trap(view)];
+    let modes = security::peer_modes(view.snapshot, &view.proxy.namespace, &view.proxy.labels);
     for port in inbound::ports(view) {
         let cluster = inbound::name(port.port);
         let name = format!("{ANY_ADDRESS}_{}", port.port);
@@ -49,8 +50,10 @@ pub(super) fn listener(view: &View<'_>) -> Listener {
             routes: routes(&cluster, Some(&port)),
         };
         chains.extend(target.chains(view));
+        if port.mode == MtlsMode::Strict && modes.default != MtlsMode::Strict {
+            chains.push(refused(view, port.port));
+        }
     }
-    let modes = security::peer_modes(view.snapshot, &view.proxy.namespace, &view.proxy.labels);
     // Ports of no service can have a mode of their own; the rest follow the pod's.
     let own = modes.ports.iter().filter(|(port, _)| inbound::ports(view).iter().all(|it| it.port != **port));
     for (port, mode) in own {
@@ -86,6 +89,16 @@ fn trap(view: &View<'_>) -> FilterChain {
         name: "virtualInbound-blackhole".to_owned(),
         // A connection straight to 15006 would go round in circles.
         filter_chain_match: Some(FilterChainMatch { destination_port: number(ports::INBOUND.into()), ..Default::default() }),
+        filters: vec![tcp::to_cluster(view, BLACK_HOLE, Side::Server, None)],
+        ..Default::default()
+    }
+}
+
+/// What is not mutual TLS on a strict port must not fall through to the chains of all other ports, which may take plain text.
+fn refused(view: &View<'_>, port: u16) -> FilterChain {
+    FilterChain {
+        name: format!("{ANY_ADDRESS}_{port}-refused"),
+        filter_chain_match: Some(FilterChainMatch { destination_port: number(port.into()), ..Default::default() }),
         filters: vec![tcp::to_cluster(view, BLACK_HOLE, Side::Server, None)],
         ..Default::default()
     }
