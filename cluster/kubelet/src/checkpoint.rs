@@ -8,6 +8,8 @@ use cluster_containers::{
     ContainerState as RuntimeState, ContainerStatus, Exit as RuntimeExit, Sandbox as RuntimeSandbox,
 };
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::net::IpAddr;
 
 use crate::state::{ContainerState, Exit, Life, PodState, Running, Sandbox};
@@ -30,6 +32,42 @@ pub(crate) fn save(pod_dir: &Path, state: &PodState) -> io::Result<()> {
     let next = pod_dir.join(".state.json");
     fs::write(&next, serde_json::to_vec(state)?)?;
     fs::rename(next, pod_dir.join(FILE))
+}
+
+/// Takes over what the API remembers of containers that `state` knows nothing of: the checkpoint was lost, say with the power.
+pub(crate) fn recall(state: &mut PodState, pod: &Pod, now: Timestamp) {
+    let Some(status) = &pod.status else { return };
+    let lists = [&status.init_container_statuses, &status.container_statuses];
+    for shown in lists.into_iter().flatten().flatten() {
+        let id = shown.container_id.as_deref().and_then(|id| id.rsplit('/').next()).unwrap_or_default();
+        if id.is_empty() || state.containers.contains_key(&shown.name) {
+            continue;
+        }
+        let now_or = |time: &Option<Time>| time.as_ref().map_or(now, |time| time.0);
+        let current = shown.state.clone().unwrap_or_default();
+        let before = shown.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+        let exit = match (current.terminated.as_ref(), current.running) {
+            (None, Some(running)) => lost(
+                Running { id: id.to_owned(), started_at: now_or(&running.started_at), hooked: true },
+                now,
+            ),
+            (ended, _) => match ended.or(before) {
+                Some(ended) => Exit {
+                    id: id.to_owned(),
+                    code: ended.exit_code,
+                    reason: ended.reason.clone().unwrap_or_default(),
+                    message: ended.message.clone().unwrap_or_default(),
+                    started_at: now_or(&ended.started_at),
+                    finished_at: now_or(&ended.finished_at),
+                },
+                None => continue,
+            },
+        };
+        let seen = state.container_mut(&shown.name);
+        seen.attempt = u32::try_from(shown.restart_count).unwrap_or(0);
+        seen.image_id.clone_from(&shown.image_id);
+        seen.life = Life::Exited(exit);
+    }
 }
 
 /// Corrects a loaded state by what is really there: the sandbox with its address, and the containers of the pod.
@@ -226,6 +264,26 @@ mod tests {
         let seen = state.container("a");
         assert_eq!((seen.attempt, seen.id()), (1, Some("bb")));
         assert!(!seen.probes.readiness);
+    }
+
+    #[test]
+    fn without_a_checkpoint_the_api_remembers() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {}, "spec": {"containers": []}, "status": {
+            "initContainerStatuses": [{"name": "i", "image": "x", "imageID": "", "ready": true, "restartCount": 0,
+                "containerID": "mesh://aa", "state": {"terminated": {"exitCode": 0, "finishedAt": "2026-11-21T01:00:00Z"}}}],
+            "containerStatuses": [
+                {"name": "a", "image": "x", "imageID": "", "ready": true, "restartCount": 4, "containerID": "mesh://bb",
+                    "state": {"running": {"startedAt": "2026-11-21T01:00:00Z"}}},
+                {"name": "b", "image": "x", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": {}}}]}}))
+        .unwrap();
+        let mut state = PodState::default();
+        recall(&mut state, &pod, at(9));
+        assert!(
+            matches!(&state.container("i").life, Life::Exited(exit) if exit.code == 0 && exit.id == "aa")
+        );
+        let a = state.container("a");
+        assert!(matches!(&a.life, Life::Exited(exit) if exit.reason == "ContainerStatusUnknown"));
+        assert_eq!((a.attempt, &state.container("b").life), (4, &Life::Waiting));
     }
 
     #[test]

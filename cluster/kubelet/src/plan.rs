@@ -79,7 +79,9 @@ pub(crate) fn termination(
         Some(Termination { reason: TerminationReason::Vanished, deadline: after(now, GRACE_MIN) })
     } else if let Some(deletion) = pod::deletion(pod) {
         let grace = pod.metadata.deletion_grace_period_seconds.and_then(|grace| u64::try_from(grace).ok());
-        let deadline = after(now, grace.map_or_else(|| pod::grace(pod), Duration::from_secs)).min(deletion);
+        // The API writes whole seconds: what it cut off is not taken from the grace period.
+        let latest = after(deletion, Duration::from_secs(1));
+        let deadline = after(now, grace.map_or_else(|| pod::grace(pod), Duration::from_secs)).min(latest);
         Some(Termination { reason: TerminationReason::Deleted, deadline })
     } else if active_deadline(pod, state).is_some_and(|deadline| deadline <= now)
         && outcome(pod, state).is_none()

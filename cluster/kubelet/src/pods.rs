@@ -116,9 +116,14 @@ impl Pods {
     async fn remains(&self, pod: &Pod, uid: &str) -> PodState {
         let directory = self.node.pod_dir(uid);
         if !directory.exists() {
-            return PodState::default();
+            let mut state = PodState::default();
+            checkpoint::recall(&mut state, pod, Timestamp::now());
+            return state;
         }
         let mut state = checkpoint::load(&directory);
+        if state == PodState::default() {
+            checkpoint::recall(&mut state, pod, Timestamp::now());
+        }
         let runtime = &self.node.runtime;
         let sandboxes = runtime.list_sandboxes().await.unwrap_or_default();
         let sandbox = sandboxes.iter().find(|sandbox| sandbox.spec.uid == uid);

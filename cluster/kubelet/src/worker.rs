@@ -215,7 +215,8 @@ impl Worker {
         // Labels and annotations may be shown in downward API volumes.
         self.volumes_stale |= desired.pod.metadata.labels != self.pod.metadata.labels
             || desired.pod.metadata.annotations != self.pod.metadata.annotations;
-        self.pod = desired.pod.clone();
+        let before = std::mem::replace(&mut self.pod, desired.pod.clone());
+        self.replace_changed(&before);
     }
 
     fn objects_changed(&mut self) {

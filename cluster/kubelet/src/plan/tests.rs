@@ -193,8 +193,13 @@ fn deletion_stops_main_containers_first_and_sidecars_in_reverse() {
 fn a_second_deletion_only_shortens_the_deadline() {
     let mut pod = web();
     let mut state = ready_sandbox();
-    pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(40)));
+    pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(20)));
     state.termination = termination(&pod, false, &state, at(10));
+    assert_eq!(
+        state.termination.as_ref().unwrap().deadline,
+        at(21),
+        "the API's time, and what it rounded off"
+    );
     let vanished = termination(&pod, true, &state, at(12)).unwrap();
     assert_eq!((vanished.deadline, vanished.reason), (at(14), TerminationReason::Vanished));
     state.termination = Some(vanished);

@@ -206,27 +206,4 @@ fn is_serving(frame: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn ports_by_number_and_name() {
-        let container: Container =
-            serde_json::from_value(json!({"name": "a", "ports": [{"name": "http", "containerPort": 8080}]}))
-                .unwrap();
-        assert_eq!(port(&container, &IntOrString::Int(80)), Ok(80));
-        assert_eq!(port(&container, &IntOrString::String("http".into())), Ok(8080));
-        assert!(port(&container, &IntOrString::String("none".into())).is_err());
-        assert!(port(&container, &IntOrString::Int(70000)).is_err());
-    }
-
-    #[test]
-    fn grpc_frames() {
-        assert_eq!(health_request("")[..], [0, 0, 0, 0, 0]);
-        assert_eq!(health_request("ab")[..], [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
-        assert!(is_serving(&[0, 0, 0, 0, 2, 8, 1]));
-        assert!(!is_serving(&[0, 0, 0, 0, 2, 8, 2]) && !is_serving(&[0, 0, 0, 0, 0]) && !is_serving(&[]));
-    }
-}
+mod tests;

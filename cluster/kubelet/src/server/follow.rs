@@ -20,11 +20,12 @@ impl Growth {
     /// Starts to watch; changes from now on are seen.
     pub(super) fn watch(path: &Path) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
+        // The file is renamed when it has become too long.
+        inotify.add_watch(path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVE_SELF)?;
         Ok(Self { events: Receiver::from_owned_fd_unchecked(OwnedFd::from(inotify))? })
     }
 
-    /// Completes when the file was written to since the last call. Cancel-safe.
+    /// Completes when the file was written to or renamed since the last call. Cancel-safe.
     pub(super) async fn grown(&mut self) -> io::Result<()> {
         let mut events = [0; 4096];
         self.events.read(&mut events).await.map(drop)

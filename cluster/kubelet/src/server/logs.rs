@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,13 +52,10 @@ struct Source {
 pub(super) fn stream(api: &Api, found: PodEntry, container: &str, query: &Query) -> Result<Answer, Refusal> {
     let wanted = Wanted::parse(query, Timestamp::now())?;
     let source = Source::find(&api.node, &found, container, wanted.previous)?;
-    let file = match File::open(&source.path) {
-        Ok(file) => file,
-        Err(error) => {
-            let message = format!("failed to open log file \"{}\": {error}", source.path.display());
-            return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message));
-        }
-    };
+    let file = File::open(&source.path).map_err(|error| {
+        let message = format!("failed to open log file \"{}\": {error}", source.path.display());
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    })?;
     let (blocks, waiting) = mpsc::channel(BLOCKS_WAITING_MAX);
     let shutdown = api.shutdown.clone();
     tokio::spawn(async move {
@@ -92,7 +90,7 @@ async fn pump(
         let from = tail_offset(&mut file, lines)?;
         file.seek(SeekFrom::Start(from))?;
     }
-    let mut pending = Vec::new();
+    let (mut pending, mut successor) = (Vec::new(), None);
     loop {
         let running = source.is_running();
         let (back, read, bytes) = read_block(file).await?;
@@ -104,6 +102,16 @@ async fn pump(
             return Ok(());
         }
         if read > 0 {
+            continue;
+        }
+        // All of the file is shown. If it was rotated, it is read once more for what came before that, and then its successor.
+        if let Some(next) = successor.take() {
+            file = next;
+            continue;
+        }
+        successor = source.successor(&file);
+        if successor.is_some() {
+            growth = if wanted.follow { Some(Growth::watch(&source.path)?) } else { None };
             continue;
         }
         match &mut growth {
@@ -211,6 +219,13 @@ impl Source {
             node: node.clone(),
             attempt,
         })
+    }
+
+    /// The file that took the place of `file` when the log was rotated.
+    fn successor(&self, file: &File) -> Option<File> {
+        let next = File::open(&self.path).ok()?;
+        let identity = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
+        (identity(&next)? != identity(file)?).then_some(next)
     }
 
     /// Whether this very instance still writes.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cluster_containers::{ContainerId, ContainerState as RuntimeState};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::operations::Done;
@@ -259,6 +260,20 @@ impl Worker {
             Verdict::Started => seen.probes.startup = true,
             Verdict::Ready(ready) => seen.probes.readiness = ready,
             Verdict::Restart(grace) => seen.unhealthy = Some(grace),
+        }
+    }
+
+    /// Demands the restart of running containers whose image is another one now.
+    pub(super) fn replace_changed(&mut self, before: &Pod) {
+        let pod = self.pod.clone();
+        for (_, container) in pod::containers(&pod) {
+            let name = &container.name;
+            let changed = pod::container(before, name).is_some_and(|(_, old)| old.image != container.image);
+            if changed && matches!(self.state.container(name).life, Life::Running(_)) {
+                self.state.container_mut(name).unhealthy = Some(pod::grace(&pod));
+                let message = format!("Container {name} definition changed, will be restarted");
+                self.node.events.container(&pod, name, Severity::Normal, "Killing", message);
+            }
         }
     }
 }

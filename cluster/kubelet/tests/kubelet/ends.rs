@@ -11,7 +11,9 @@ fn a_crashing_container_is_restarted_and_then_held_back() {
     isolated(async |world| {
         world.pod("crash", json!({"containers": [does("app", "print last words -- exit 3")]})).await;
         let pod = world
-            .until("crash", "a crash loop", |pod| container(pod, "app")["state"]["waiting"]["reason"] == "CrashLoopBackOff")
+            .until("crash", "a crash loop", |pod| {
+                container(pod, "app")["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+            })
             .await;
         let seen = container(&pod, "app");
         let uid = pod.metadata.uid.clone().unwrap();
@@ -22,7 +24,9 @@ fn a_crashing_container_is_restarted_and_then_held_back() {
         assert_eq!(seen["restartCount"], 1);
         assert_eq!(seen["lastState"]["terminated"]["exitCode"], 3);
         assert_eq!(phase(&pod), "Running");
-        world.event("crash", "BackOff", "Back-off restarting failed container app in pod crash_default").await;
+        world
+            .event("crash", "BackOff", "Back-off restarting failed container app in pod crash_default")
+            .await;
         let previous = kube::api::LogParams { previous: true, ..Default::default() };
         assert_eq!(world.pods().logs("crash", &previous).await.unwrap(), "last words\n");
         world
@@ -42,11 +46,16 @@ fn jobs_succeed_or_fail_and_their_sidecar_is_stopped() {
             let pod = world.until(name, expected, |pod| phase(pod) == expected).await;
             assert_eq!(container(&pod, "app")["restartCount"], 0);
             let pod = world
-                .until(name, "the sidecar's end", |pod| container(pod, "proxy")["state"]["terminated"].is_object())
+                .until(name, "the sidecar's end", |pod| {
+                    container(pod, "proxy")["state"]["terminated"].is_object()
+                })
                 .await;
             if name == "bad" {
                 let ended = &container(&pod, "app")["state"]["terminated"];
-                assert_eq!((&ended["exitCode"], &ended["reason"], &ended["message"]), (&json!(4), &json!("Error"), &json!("because")));
+                assert_eq!(
+                    (&ended["exitCode"], &ended["reason"], &ended["message"]),
+                    (&json!(4), &json!("Error"), &json!("because"))
+                );
             }
         }
         assert_eq!(world.logs("good", "app").await, "done\n");
@@ -66,7 +75,8 @@ fn a_failing_init_container_is_repeated() {
                 "volumes": [{"name": "shared", "emptyDir": {}}],
             }))
             .await;
-        let pod = world.until("retry", "a second try", |pod| container(pod, "check")["restartCount"] == 1).await;
+        let pod =
+            world.until("retry", "a second try", |pod| container(pod, "check")["restartCount"] == 1).await;
         assert_eq!(phase(&pod), "Pending");
         assert_eq!(container(&pod, "app")["state"]["waiting"]["reason"], "PodInitializing");
         world
@@ -98,14 +108,21 @@ fn pre_stop_comes_first_and_sidecars_go_last() {
 #[test]
 fn grace_ends_and_a_second_deletion_shortens_it() {
     isolated(async |world| {
-        world.pod("slow", json!({"containers": [does("app", "stubborn")], "terminationGracePeriodSeconds": 1})).await;
+        world
+            .pod("slow", json!({"containers": [does("app", "stubborn")], "terminationGracePeriodSeconds": 1}))
+            .await;
         world.ready("slow").await;
         let before = Instant::now();
         world.delete("slow", None).await;
         let took = before.elapsed();
         assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(5), "{took:?}");
 
-        world.pod("patient", json!({"containers": [does("app", "stubborn")], "terminationGracePeriodSeconds": 600})).await;
+        world
+            .pod(
+                "patient",
+                json!({"containers": [does("app", "stubborn")], "terminationGracePeriodSeconds": 600}),
+            )
+            .await;
         world.ready("patient").await;
         world.pods().delete("patient", &Default::default()).await.unwrap();
         world.logged("patient", "app", "not yet").await;

@@ -40,12 +40,15 @@ fn containers_start_in_order_and_leave_nothing() {
         );
         let before = Instant::now();
         world
-            .pod("web", json!({
-                "initContainers": [sidecar, step("migrate", "append /shared/order migrate")],
-                "containers": [step("app", "append /shared/order app -- serve 8080")],
-                "volumes": [{"name": "shared", "emptyDir": {}}],
-                "terminationGracePeriodSeconds": 5,
-            }))
+            .pod(
+                "web",
+                json!({
+                    "initContainers": [sidecar, step("migrate", "append /shared/order migrate")],
+                    "containers": [step("app", "append /shared/order app -- serve 8080")],
+                    "volumes": [{"name": "shared", "emptyDir": {}}],
+                    "terminationGracePeriodSeconds": 5,
+                }),
+            )
             .await;
         let pod = world.ready("web").await;
         println!("created to ready: {:?}", before.elapsed());
@@ -57,7 +60,9 @@ fn containers_start_in_order_and_leave_nothing() {
         assert!(ip.starts_with("10.244.1."), "{ip}");
         assert_eq!(container(&pod, "migrate")["state"]["terminated"]["reason"], "Completed");
         assert_eq!(container(&pod, "app")["restartCount"], 0);
-        let order = world.directory.join(format!("nodes/node1/pods/{}/volumes/shared/order", pod.metadata.uid.unwrap()));
+        let order = world
+            .directory
+            .join(format!("nodes/node1/pods/{}/volumes/shared/order", pod.metadata.uid.unwrap()));
         assert_eq!(std::fs::read_to_string(order).unwrap(), "proxy\nmigrate\napp\n");
         world.event("web", "Started", "Started container app").await;
         let before = Instant::now();
@@ -92,15 +97,21 @@ fn a_plain_pod_runs_quickly() {
 #[test]
 fn a_new_kubelet_takes_pods_up_without_touching_them() {
     isolated(async |mut world| {
-        let probed = json!({"readinessProbe": {"httpGet": {"path": "/status/200", "port": 8080}, "periodSeconds": 1}});
+        let probed =
+            json!({"readinessProbe": {"httpGet": {"path": "/status/200", "port": 8080}, "periodSeconds": 1}});
         world
-            .pod("web", json!({
-                "initContainers": [with(does("proxy", "serve 9000"), json!({"restartPolicy": "Always"}))],
-                "containers": [with(does("app", "serve 8080"), probed)],
-            }))
+            .pod(
+                "web",
+                json!({
+                    "initContainers": [with(does("proxy", "serve 9000"), json!({"restartPolicy": "Always"}))],
+                    "containers": [with(does("app", "serve 8080"), probed)],
+                }),
+            )
             .await;
         let before = world.ready("web").await;
-        world.pod("gone", json!({"containers": [does("app", "wait")], "terminationGracePeriodSeconds": 1})).await;
+        world
+            .pod("gone", json!({"containers": [does("app", "wait")], "terminationGracePeriodSeconds": 1}))
+            .await;
         world.ready("gone").await;
         world.stop_kubelet().await;
         // While nobody looks, one pod is removed by force.
@@ -124,6 +135,61 @@ fn a_new_kubelet_takes_pods_up_without_touching_them() {
             conditions.into_iter().find(|one| one.type_ == "Ready").unwrap().last_transition_time
         };
         assert_eq!(transition(&after), transition(&before), "readiness did not flip");
+        world
+    });
+}
+
+#[test]
+fn after_a_power_cut_pods_come_back_with_their_disks() {
+    isolated(async |mut world| {
+        let mounts = json!({"volumeMounts": [{"name": "disk", "mountPath": "/disk"}, {"name": "memory", "mountPath": "/memory"}]});
+        let words = "append /disk/starts x -- append /memory/starts x -- serve 8080";
+        let volumes =
+            json!([{"name": "disk", "emptyDir": {}}, {"name": "memory", "emptyDir": {"medium": "Memory"}}]);
+        let setup = with(does("setup", "append /disk/setups x"), mounts.clone());
+        world
+            .pod("web", json!({"initContainers": [setup], "containers": [with(does("app", words), mounts)], "volumes": volumes}))
+            .await;
+        let before = world.ready("web").await;
+        world.stop_kubelet().await;
+        world.lose_power().await;
+        world.start_kubelet().await;
+        let after = world
+            .until("web", "the second start", |pod| {
+                condition(pod, "Ready") == "True" && container(pod, "app")["restartCount"] == 1
+            })
+            .await;
+        let last = &container(&after, "app")["lastState"]["terminated"];
+        assert_eq!(last["reason"], "ContainerStatusUnknown");
+        assert_eq!(after.metadata.uid, before.metadata.uid);
+        let volumes = world.node_dir().join(format!("pods/{}/volumes", after.metadata.uid.unwrap()));
+        let text = |path: &str| std::fs::read_to_string(volumes.join(path)).unwrap();
+        assert_eq!((text("disk/starts").as_str(), text("disk/setups").as_str()), ("x\nx\n", "x\nx\n"));
+        assert_eq!(text("memory/starts"), "x\n", "what was in memory is gone");
+        world
+    });
+}
+
+#[test]
+fn a_new_image_replaces_the_container() {
+    isolated(async |world| {
+        world
+            .pod(
+                "web",
+                json!({"containers": [does("app", "serve 8080")], "terminationGracePeriodSeconds": 2}),
+            )
+            .await;
+        let before = world.ready("web").await;
+        let patch = json!({"spec": {"containers": [{"name": "app", "image": "mesh.test/probe:2"}]}});
+        let patch = kube::api::Patch::Strategic(patch);
+        world.pods().patch("web", &kube::api::PatchParams::default(), &patch).await.unwrap();
+        let after = world
+            .until("web", "the new container", |pod| {
+                condition(pod, "Ready") == "True" && container(pod, "app")["restartCount"] == 1
+            })
+            .await;
+        assert_eq!(container(&after, "app")["image"], "mesh.test/probe:2");
+        assert_ne!(container(&after, "app")["containerID"], container(&before, "app")["containerID"]);
         world
     });
 }

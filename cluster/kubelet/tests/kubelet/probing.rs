@@ -20,7 +20,9 @@ fn readiness_follows_the_probe() {
         std::fs::remove_file(&file).unwrap();
         let pod = world.until("web", "unreadiness", |pod| condition(pod, "Ready") == "False").await;
         assert_eq!(container(&pod, "app")["ready"], false);
-        world.event("web", "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503").await;
+        world
+            .event("web", "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503")
+            .await;
         std::fs::write(&file, "again").unwrap();
         let pod = world.ready("web").await;
         assert_eq!(container(&pod, "app")["restartCount"], 0);
@@ -36,7 +38,10 @@ fn a_failed_liveness_probe_restarts_the_container() {
         let app = with(with(does("app", "write /shared/alive yes -- wait"), shared()), probe);
         world.pod("web", json!({"containers": [app], "volumes": [{"name": "shared", "emptyDir": {}}]})).await;
         let pod = world.ready("web").await;
-        std::fs::remove_file(world.node_dir().join(format!("pods/{}/volumes/shared/alive", pod.metadata.uid.unwrap()))).unwrap();
+        std::fs::remove_file(
+            world.node_dir().join(format!("pods/{}/volumes/shared/alive", pod.metadata.uid.unwrap())),
+        )
+        .unwrap();
         let pod = world.until("web", "a restart", |pod| container(pod, "app")["restartCount"] == 1).await;
         assert!(container(&pod, "app")["lastState"]["terminated"].is_object());
         world.event("web", "Killing", "Container app failed liveness probe, will be restarted").await;
@@ -51,7 +56,8 @@ fn tcp_probes_connect_and_startup_probes_give_up() {
         let tcp = json!({"readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}});
         world.pod("good", json!({"containers": [with(does("app", "serve 8080"), tcp)]})).await;
         world.ready("good").await;
-        let startup = json!({"startupProbe": {"tcpSocket": {"port": 8081}, "periodSeconds": 1, "failureThreshold": 1}});
+        let startup =
+            json!({"startupProbe": {"tcpSocket": {"port": 8081}, "periodSeconds": 1, "failureThreshold": 1}});
         world
             .pod("never", json!({"containers": [with(does("app", "serve 8080"), startup)], "terminationGracePeriodSeconds": 1}))
             .await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use base_tls::{Client as TlsClient, Rotating, ServerCheck};
 use bytes::Bytes;
 use futures::AsyncBufReadExt;
+use futures::SinkExt;
 use futures::TryStreamExt;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
@@ -61,7 +62,10 @@ fn commands_run_with_their_streams_and_exit_codes() {
         world.pod("web", json!({"containers": [does("app", "wait")]})).await;
         world.ready("web").await;
         let pods = world.pods();
-        let mut done = pods.exec("web", ["/probe", "print", "hello"], &AttachParams::default().stderr(false)).await.unwrap();
+        let mut done = pods
+            .exec("web", ["/probe", "print", "hello"], &AttachParams::default().stderr(false))
+            .await
+            .unwrap();
         let mut text = String::new();
         done.stdout().unwrap().read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "hello\n");
@@ -81,9 +85,60 @@ fn commands_run_with_their_streams_and_exit_codes() {
         tokio::time::timeout(Duration::from_secs(10), stdout.read_exact(&mut answer)).await.unwrap().unwrap();
         assert_eq!(&answer, b"echo ping\n");
         // Closing the input ends the command, and the command the session.
-        drop(stdin);
-        let status = tokio::time::timeout(Duration::from_secs(10), echo.take_status().unwrap()).await.unwrap();
+        stdin.shutdown().await.unwrap();
+        let status =
+            tokio::time::timeout(Duration::from_secs(10), echo.take_status().unwrap()).await.unwrap();
         assert_eq!(status.unwrap().status.as_deref(), Some("Success"));
+        world
+    });
+}
+
+#[test]
+fn a_terminal_has_a_size_and_one_stream() {
+    isolated(async |world| {
+        world.pod("web", json!({"containers": [does("app", "wait")]})).await;
+        world.ready("web").await;
+        let params = AttachParams::interactive_tty();
+        let mut shell = world.pods().exec("web", ["/probe", "echo"], &params).await.unwrap();
+        let mut sizes = shell.terminal_size().unwrap();
+        sizes.send(kube::api::TerminalSize { height: 24, width: 80 }).await.unwrap();
+        let (mut stdin, mut stdout) = (shell.stdin().unwrap(), shell.stdout().unwrap());
+        stdin.write_all(b"ping\n").await.unwrap();
+        let mut seen = String::new();
+        let answer = async {
+            let mut byte = [0];
+            while !seen.contains("echo ping") {
+                stdout.read_exact(&mut byte).await.unwrap();
+                seen.push(char::from(byte[0]));
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), answer).await.unwrap();
+        assert!(seen.starts_with("ping\r\n"), "a terminal echoes what is typed: {seen:?}");
+        // Ctrl-D on an empty line.
+        stdin.write_all(&[4]).await.unwrap();
+        let status =
+            tokio::time::timeout(Duration::from_secs(10), shell.take_status().unwrap()).await.unwrap();
+        assert_eq!(status.unwrap().status.as_deref(), Some("Success"));
+        world
+    });
+}
+
+#[test]
+fn ports_inside_a_pod_are_forwarded() {
+    isolated(async |world| {
+        world.pod("web", json!({"containers": [does("app", "serve 8080")]})).await;
+        world.ready("web").await;
+        let mut forward = world.pods().portforward("web", &[8080, 8081]).await.unwrap();
+        let mut stream = forward.take_stream(8080).unwrap();
+        stream.write_all(b"GET /status/201 HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        let read =
+            tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await.unwrap();
+        read.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+        let refused = forward.take_error(8081).unwrap();
+        let refused = tokio::time::timeout(Duration::from_secs(10), refused).await.unwrap().unwrap();
+        assert!(refused.contains("failed to connect to localhost:8081 inside the pod"), "{refused}");
         world
     });
 }

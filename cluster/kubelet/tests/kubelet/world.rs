@@ -64,7 +64,8 @@ impl World {
         let directory = temporary.path().to_owned();
         let name = format!("k{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let run_dir = directory.join("run");
-        let fabric = Fabric::ensure(&FabricConfig { name: name.clone(), run_dir: run_dir.clone(), nodes: 1 }).unwrap();
+        let fabric =
+            Fabric::ensure(&FabricConfig { name: name.clone(), run_dir: run_dir.clone(), nodes: 1 }).unwrap();
         let authority = CertificateAuthority::generate("test", "test", Duration::from_secs(3600)).unwrap();
         let runtime_config = RuntimeConfig {
             data_dir: directory.join("data"),
@@ -77,8 +78,17 @@ impl World {
         runtime.images().load(io::Cursor::new(probe_image())).await.unwrap();
         let api = CancellationToken::new();
         let client = api_server(&directory, &fabric, &authority, api.clone()).await;
-        let mut world =
-            Self { client, directory, name, fabric, runtime_config, authority, kubelet: None, api, _temporary: temporary };
+        let mut world = Self {
+            client,
+            directory,
+            name,
+            fabric,
+            runtime_config,
+            authority,
+            kubelet: None,
+            api,
+            _temporary: temporary,
+        };
         world.account("default").await;
         world.start_kubelet().await;
         world
@@ -94,7 +104,8 @@ impl World {
     pub(crate) async fn start_kubelet(&mut self) {
         let node = self.fabric.nodes()[0].clone();
         let ip = IpAddr::V4(node.address);
-        let profile = LeafProfile { server: true, addresses: vec![ip], ..leaf("system:node:node1", "system:nodes") };
+        let profile =
+            LeafProfile { server: true, addresses: vec![ip], ..leaf("system:node:node1", "system:nodes") };
         let config = cluster_kubelet::Config {
             node_name: "node1".into(),
             node_ip: ip,
@@ -124,11 +135,34 @@ impl World {
         tokio::time::timeout(SOON, task).await.unwrap().unwrap();
     }
 
+    /// Ends everything of pods that does not survive a machine: processes, namespaces, memory.
+    pub(crate) async fn lose_power(&self) {
+        let runtime = Runtime::open(self.runtime_config.clone()).await.unwrap();
+        let network = PodNetwork::open(&self.fabric, "node1").unwrap();
+        for sandbox in runtime.list_sandboxes().await.unwrap() {
+            runtime.remove_sandbox(&sandbox.spec.uid).await.unwrap();
+            network.teardown(&sandbox.spec.uid).await.unwrap();
+        }
+        let root = self.node_dir();
+        for line in fs::read_to_string("/proc/thread-self/mountinfo").unwrap().lines() {
+            let point = line.split(' ').nth(4).unwrap();
+            if Path::new(point).starts_with(&root) {
+                nix::mount::umount(point).unwrap();
+            }
+        }
+    }
+
     pub(crate) fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.client.clone(), "default")
     }
 
-    pub(crate) async fn create(&self, version: &str, kind: &str, namespace: &str, object: Value) -> DynamicObject {
+    pub(crate) async fn create(
+        &self,
+        version: &str,
+        kind: &str,
+        namespace: &str,
+        object: Value,
+    ) -> DynamicObject {
         let (group, version) = version.split_once('/').unwrap_or(("", version));
         let kind = kube::core::GroupVersionKind::gvk(group, version, kind);
         let resource = kube::core::ApiResource::from_gvk(&kind);
@@ -182,7 +216,10 @@ impl World {
     }
 
     pub(crate) async fn gone(&self, name: &str) {
-        eventually(&format!("the end of {name}"), async || self.pods().get_opt(name).await.unwrap().is_none()).await;
+        eventually(&format!("the end of {name}"), async || {
+            self.pods().get_opt(name).await.unwrap().is_none()
+        })
+        .await;
     }
 
     /// Waits for an event of that reason whose message contains `text`.
@@ -237,10 +274,6 @@ impl World {
             .collect()
     }
 
-    pub(crate) fn node_netns(&self) -> NetNs {
-        NetNs::open(&self.fabric.nodes()[0].net_ns).unwrap()
-    }
-
     pub(crate) fn fabric_netns(&self) -> NetNs {
         self.fabric.namespace().unwrap()
     }
@@ -276,10 +309,12 @@ pub(crate) fn isolated<F: Future<Output = World>>(test: impl FnOnce(World) -> F 
         let thread = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
                 .expect("these tests make namespaces: run them as root");
-            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+                .unwrap();
             let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
             assert!(up.success());
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
                 let world = World::build().await;
                 tokio::time::timeout(SOON * 6, test(world)).await.unwrap().end().await;
@@ -332,7 +367,9 @@ pub(crate) fn does(name: &str, words: &str) -> Value {
 
 /// `base` with the fields of `more`.
 pub(crate) fn with(mut base: Value, more: Value) -> Value {
-    let (Value::Object(fields), Value::Object(more)) = (&mut base, more) else { panic!("objects are needed") };
+    let (Value::Object(fields), Value::Object(more)) = (&mut base, more) else {
+        panic!("objects are needed")
+    };
     fields.extend(more);
     base
 }
@@ -364,7 +401,8 @@ async fn api_server(
     authority: &CertificateAuthority,
     shutdown: CancellationToken,
 ) -> Client {
-    let store = cluster_store::Embedded::open(&directory.join("store"), cluster_store::Options::default()).unwrap();
+    let store =
+        cluster_store::Embedded::open(&directory.join("store"), cluster_store::Options::default()).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let loopback = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
@@ -372,7 +410,10 @@ async fn api_server(
     let config = cluster_apiserver::Config {
         store,
         listeners: vec![listener],
-        identity: identity(authority, &LeafProfile { server: true, addresses: loopback, ..leaf("api", "test") }),
+        identity: identity(
+            authority,
+            &LeafProfile { server: true, addresses: loopback, ..leaf("api", "test") },
+        ),
         kubelet_client_identity: identity(authority, &leaf("api", "system:masters")),
         ca_pem: authority.certificate_pem().into(),
         service_account_key: key.to_string(),
@@ -386,7 +427,10 @@ async fn api_server(
     let client = client(address, authority, &admin.chain_pem, &admin.key_pem).await;
     eventually("the API server", async || client.apiserver_version().await.is_ok()).await;
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
-    eventually("namespace default", async || namespaces.get_opt("default").await.is_ok_and(|found| found.is_some())).await;
+    eventually("namespace default", async || {
+        namespaces.get_opt("default").await.is_ok_and(|found| found.is_some())
+    })
+    .await;
     client
 }
 
@@ -413,7 +457,11 @@ async fn client(address: SocketAddr, authority: &CertificateAuthority, chain: &s
         contexts: vec![NamedContext {
             name: "test".into(),
             other: Default::default(),
-            context: Some(Context { cluster: "test".into(), user: Some("admin".into()), ..Context::default() }),
+            context: Some(Context {
+                cluster: "test".into(),
+                user: Some("admin".into()),
+                ..Context::default()
+            }),
         }],
         current_context: Some("test".into()),
         ..Kubeconfig::default()
@@ -437,12 +485,14 @@ fn probe_image() -> Vec<u8> {
         tar.into_inner().unwrap()
     };
     let layer = tar(&[("probe", 0o755, &fs::read(PROBE).unwrap())]);
-    let digest: String = <sha2::Sha256 as sha2::Digest>::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String =
+        <sha2::Sha256 as sha2::Digest>::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect();
     let config = json!({
         "architecture": "amd64", "os": "linux", "config": {"Entrypoint": ["/probe"]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
     });
-    let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
+    let manifest =
+        json!([{"Config": "config.json", "RepoTags": [IMAGE, "mesh.test/probe:2"], "Layers": ["layer.tar"]}]);
     tar(&[
         ("config.json", 0o644, config.to_string().as_bytes()),
         ("layer.tar", 0o644, &layer),

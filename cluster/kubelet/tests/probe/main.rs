@@ -103,7 +103,8 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
             Err(_) => (503, Vec::new()),
         },
     };
-    let head = format!("HTTP/1.1 {code} Answer\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let head =
+        format!("HTTP/1.1 {code} Answer\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     stream.write_all(head.as_bytes())?;
     stream.write_all(&body)
 }
