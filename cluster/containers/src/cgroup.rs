@@ -193,3 +193,35 @@ fn read(path: &Path) -> Result<String, Error> {
 fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     Error::io(format!("cannot {what} {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_two_hands_controllers_down_to_the_parent_of_a_group() {
+        let root = tempfile::tempdir().unwrap();
+        let cgroups = Cgroups { layout: Layout::V2 { root: root.path().to_owned() } };
+        let limits =
+            Resources { memory_limit: Some(1 << 20), cpu_quota_us: Some(50_000), ..Resources::default() };
+        cgroups.create("mesh/node1/pod1", &limits, Some(&[])).unwrap();
+        cgroups.create("mesh/node1/pod1", &limits, Some(&[])).unwrap();
+        let text = |path: &str| fs::read_to_string(root.path().join(path)).unwrap();
+        for parent in ["", "mesh", "mesh/node1"] {
+            assert_eq!(
+                text(format!("{parent}/cgroup.subtree_control").trim_start_matches('/')),
+                "+cpu +memory +pids"
+            );
+        }
+        assert!(
+            !root.path().join("mesh/node1/pod1/cgroup.subtree_control").exists(),
+            "a leaf may hold processes"
+        );
+        assert_eq!(
+            (text("mesh/node1/pod1/memory.max"), text("mesh/node1/pod1/cpu.max")),
+            ("1048576".into(), "50000 100000".into())
+        );
+        assert_eq!(cgroups.dirs("a"), [root.path().join("a")]);
+        assert!(!cgroups.limits_devices());
+    }
+}

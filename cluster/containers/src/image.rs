@@ -9,6 +9,7 @@ mod user;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -116,6 +117,9 @@ impl ImageStore {
         let store = Self { root: Arc::new(root.to_owned()) };
         let empty = store.layers_dir().join(EMPTY_LAYER);
         fs::create_dir_all(&empty).map_err(io_error("cannot make", &empty))?;
+        // Images may hold programs that raise privileges; nobody but root reaches them from the host.
+        set_mode(root, 0o700)?;
+        set_mode(&empty, 0o755)?;
         let lock = store.lock_file()?;
         // Held: another process is loading, and its temporary files are its own.
         if lock.try_lock().is_ok() {
@@ -253,6 +257,7 @@ impl ImageStore {
             remove_tree(left)?;
         }
         fs::create_dir(&fresh).map_err(io_error("cannot make", &fresh))?;
+        set_mode(&fresh, 0o755)?;
         let compressed = File::open(file).map_err(io_error("cannot open", file))?;
         let plain = decompress(io::BufReader::with_capacity(128 << 10, compressed))
             .map_err(|error| ImageError::Refused(format!("a layer cannot be read: {error}")))?;
@@ -360,6 +365,11 @@ pub(crate) fn layer_dir(digest: &str) -> Result<&str, ImageError> {
     hex.filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
         .map(|hex| &hex[..32])
         .ok_or_else(|| ImageError::Refused(format!("\"{digest}\" is not a layer digest")))
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), ImageError> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(io_error("cannot set the mode of", path))
 }
 
 fn sync(path: &Path) -> Result<(), ImageError> {

@@ -2,12 +2,14 @@
 
 mod commands;
 mod containers;
+mod create;
 pub(crate) mod helper;
 mod sandboxes;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,12 +83,14 @@ impl Runtime {
             config.data_dir.join("snapshots"),
         ] {
             fs::create_dir_all(&dir).map_err(path_error("make", &dir))?;
+            // They hold environments and writable layers with whatever modes the containers gave their files.
+            set_mode(&dir, 0o700)?;
         }
         let cgroups = Cgroups::detect()?;
         let inner = Arc::new(Inner {
             images: ImageStore::open(&config.data_dir.join("images"))?,
             program: helper::Program::open(&config.shim)?,
-            limits: containers::host_limits(cgroups.limits_devices())?,
+            limits: create::host_limits(cgroups.limits_devices())?,
             cgroups,
             config,
             events: broadcast::channel(EVENTS_MAX).0,
@@ -256,6 +260,10 @@ async fn blocking<T: Send + 'static>(
 
 fn stopped(error: tokio::task::JoinError) -> Error {
     Error::Io { context: "the container runtime stopped".into(), source: io::Error::other(error) }
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(path_error("set the mode of", path))
 }
 
 fn path_error(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {

@@ -53,6 +53,11 @@ async fn both_archive_forms_are_the_same_image() {
     }
     assert!(store.resolve("app").await.unwrap().is_none(), "`latest` is another image");
     assert!(matches!(store.resolve("NO!").await, Err(ImageError::InvalidName { .. })));
+    assert_eq!(
+        fs::metadata(dir.path().join("images")).unwrap().mode() & 0o777,
+        0o700,
+        "only root may look in"
+    );
     let again = ImageStore::open(&dir.path().join("images")).unwrap();
     assert_eq!(again.list().await.unwrap(), store.list().await.unwrap());
 }
