@@ -297,3 +297,6 @@ fn reply(response: &DeltaDiscoveryResponse, reasons: &[String]) -> DeltaDiscover
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,12 @@
+//! The client against a small real server: ADS and certificates over TLS on a port of the loopback.
+
+#[path = "component/discovery.rs"]
+mod discovery;
+#[path = "component/identity.rs"]
+mod identity;
+#[path = "component/resources.rs"]
+mod resources;
+#[path = "component/server.rs"]
+mod server;
+#[path = "component/world.rs"]
+mod world;
