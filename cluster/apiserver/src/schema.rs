@@ -7,6 +7,7 @@
 //! OpenAPI, strict decoding, strategic merge, server-side apply and protobuf decoding are all derived from it.
 
 pub(crate) mod decode;
+mod gnostic;
 pub(crate) mod merge;
 pub(crate) mod openapi;
 pub(crate) mod parse;

@@ -7,7 +7,7 @@ use http::{StatusCode, header};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Shape, Topology, TypeId, facts};
+use super::{Shape, Topology, TypeId, facts, gnostic};
 use crate::{
     context::Context,
     error::{ApiError, ApiResult},
@@ -70,14 +70,16 @@ pub(crate) fn document(ctx: &Context, group: &str, version: &str) -> ApiResult<R
     Ok(reply.header(header::VARY, "Accept"))
 }
 
-/// `/openapi/v2` as JSON; the protobuf form that only old clients ask for is not spoken.
+/// `/openapi/v2`: everything in one document, as JSON or, as kubectl asks for it, as protobuf.
 ///
 /// # Errors
-/// 406 when only protobuf is accepted.
+/// 406 when something else is wanted.
 pub(crate) fn v2(ctx: &Context) -> ApiResult<Reply> {
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2";
     let accepted = crate::media::clauses(&ctx.headers);
     let json = |media: &str| matches!(media, "application/json" | "*/*" | "application/*");
-    if !accepted.is_empty() && !accepted.iter().any(|(media, _)| json(media)) {
+    let protobuf = accepted.iter().any(|(media, _)| media.starts_with(PROTOBUF));
+    if !protobuf && !accepted.is_empty() && !accepted.iter().any(|(media, _)| json(media)) {
         return Err(ApiError::not_acceptable());
     }
     let kinds = ctx.api.kinds.load();
@@ -86,9 +88,30 @@ pub(crate) fn v2(ctx: &Context) -> ApiResult<Reply> {
         schemas.add_kind(kind);
     }
     schemas.finish();
+    if protobuf {
+        let paths = kinds.iter().filter(|kind| kind.verbs.contains(&"patch")).map(|kind| (path_of(kind), gvk(kind)));
+        let bytes = gnostic::document(&ctx.api.version, schemas.done.iter(), paths);
+        let kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+        return Ok(Reply::bytes(StatusCode::OK, kind, Bytes::from(bytes)));
+    }
     let document = json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": ctx.api.version},
         "paths": {}, "definitions": schemas.done});
     Ok(Reply::json(StatusCode::OK, &document))
+}
+
+/// The path of one object.
+fn path_of(kind: &Kind) -> String {
+    format!("{}/{{name}}", collection_of(kind))
+}
+
+fn collection_of(kind: &Kind) -> String {
+    let root = if kind.group.is_empty() {
+        format!("/api/{}", kind.version)
+    } else {
+        format!("/apis/{}/{}", kind.group, kind.version)
+    };
+    let scope = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
+    format!("{root}{scope}/{}", kind.resource)
 }
 
 fn gvk(kind: &Kind) -> Value {
@@ -97,9 +120,7 @@ fn gvk(kind: &Kind) -> Value {
 
 /// The paths of a kind, with what clients look for: who takes `fieldValidation`, and which kind it is.
 fn add_paths(kind: &Kind, schema: &str, paths: &mut Map<String, Value>) {
-    let root = if kind.group.is_empty() { format!("/api/{}", kind.version) } else { format!("/apis/{}/{}", kind.group, kind.version) };
-    let scope = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
-    let collection = format!("{root}{scope}/{}", kind.resource);
+    let collection = collection_of(kind);
     let content = json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}}});
     let responses = json!({"200": {"description": "OK", "content": content}});
     let query = |names: &[&str]| -> Vec<Value> {
@@ -130,7 +151,7 @@ fn add_paths(kind: &Kind, schema: &str, paths: &mut Map<String, Value>) {
     let one = json!({"get": action("get", Vec::new(), None), "delete": action("delete", query(&["dryRun"]), None),
         "put": action("put", writing.clone(), Some(content.clone())),
         "patch": action("patch", query(&["dryRun", "fieldManager", "fieldValidation", "force"]), Some(patch_bodies))});
-    paths.insert(format!("{collection}/{{name}}"), one);
+    paths.insert(path_of(kind), one);
 }
 
 /// Schemas being collected: the wanted ones, and all they refer to.
