@@ -69,6 +69,8 @@ fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, bytes: &[u8], mode: u
     let mut header = tar::Header::new_gnu();
     header.set_size(bytes.len() as u64);
     header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
     // No time in it: equal programs give equal images.
     header.set_mtime(0);
     header.set_cksum();

@@ -17,7 +17,7 @@ use serde_json::Value;
 use std::{
     os::unix::process::CommandExt,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -116,10 +116,10 @@ fn changes(changed: usize) -> String {
 
 async fn start_cluster(place: &Place, up: &Up, note: Note) -> Outcome<String> {
     let socket = place.socket();
-    let running = control::status(&socket).await?;
-    if running.is_none() {
+    let mut child = None;
+    if control::status(&socket).await?.is_none() {
         note.set("starting the cluster process");
-        spawn_cluster(place, up)?;
+        child = Some(spawn_cluster(place, up)?);
     }
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {
@@ -128,8 +128,8 @@ async fn start_cluster(place: &Place, up: &Up, note: Note) -> Outcome<String> {
             Some(status) => note.set(waiting_for(&status)),
             None => note.set("waiting for the cluster process"),
         }
-        if let Some(message) = died(place) {
-            return Err(message);
+        if let Some(status) = child.as_mut().map(Child::try_wait).transpose()?.flatten() {
+            return Err(died(place, status));
         }
         if tokio::time::Instant::now() > deadline {
             return Err(Failure::new(Exit::TimedOut, "the cluster is not ready after 60 s")
@@ -140,7 +140,7 @@ async fn start_cluster(place: &Place, up: &Up, note: Note) -> Outcome<String> {
 }
 
 /// Starts `cluster run` in a session of its own, so that it outlives this command and its terminal.
-fn spawn_cluster(place: &Place, up: &Up) -> Outcome {
+fn spawn_cluster(place: &Place, up: &Up) -> Outcome<Child> {
     let program = program("cluster")?;
     std::fs::create_dir_all(place.data_dir())?;
     let log = std::fs::OpenOptions::new().create(true).append(true).open(place.log())?;
@@ -156,28 +156,20 @@ fn spawn_cluster(place: &Place, up: &Up) -> Outcome {
         .stdout(log.try_clone()?)
         .stderr(log)
         .process_group(0);
-    let child = command.spawn()?;
-    std::fs::write(place.data_dir().join("cluster.child"), child.id().to_string())?;
-    Ok(())
+    Ok(command.spawn()?)
 }
 
-/// The last lines of the log, when the process that was started has ended.
-fn died(place: &Place) -> Option<Failure> {
-    let pid = std::fs::read_to_string(place.data_dir().join("cluster.child")).ok()?;
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).ok();
-    let zombie =
-        stat.as_deref().and_then(|s| s.rsplit_once(") ")).is_some_and(|(_, rest)| rest.starts_with('Z'));
-    if stat.is_some() && !zombie {
-        return None;
-    }
+/// Why the process that was started has ended, in its own words.
+fn died(place: &Place, status: ExitStatus) -> Failure {
     let log = std::fs::read_to_string(place.log()).unwrap_or_default();
-    let last = log
+    let said = log
         .lines()
         .rev()
-        .find(|line| line.starts_with("error") || line.contains("ERROR") || line.contains("Error:"))
+        .find(|line| line.starts_with("cluster: ") || line.contains("ERROR"))
         .or(log.lines().last());
-    let message = format!("the cluster process ended: {}", last.unwrap_or("it left no message"));
-    Some(Failure::new(Exit::Failed, message).fix(format!("its log says more: {}", place.log().display())))
+    let said =
+        said.map_or_else(|| status.to_string(), |line| line.trim_start_matches("cluster: ").to_owned());
+    Failure::new(Exit::Failed, said).fix(format!("its log says more: {}", place.log().display()))
 }
 
 fn waiting_for(status: &Value) -> String {
