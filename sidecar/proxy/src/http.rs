@@ -39,7 +39,7 @@ use record::Record;
 /// A client's HTTP connection.
 pub(crate) struct Connection {
     pub(crate) down: Rc<Downstream>,
-    chain: Arc<str>,
+    chain: Arc<ChainPlan>,
     /// The connection manager as of a version of the configuration.
     plan: RefCell<(u64, Arc<HcmPlan>)>,
     /// The peer that said last who it is: connections mostly carry one peer's requests.
@@ -55,7 +55,7 @@ pub(crate) async fn serve(down: Downstream, chain: Arc<ChainPlan>, io: BoxIo, pr
     let Some((io, prefix, http2)) = choose(&down, &plan, io, prefix).await else { return };
     let connection = Connection {
         down: Rc::new(down),
-        chain: Arc::clone(&chain.chain.name),
+        chain,
         plan: RefCell::new((version, plan)),
         peer: RefCell::default(),
     };
@@ -131,9 +131,8 @@ impl Connection {
         if plan.0 != config.version {
             plan.0 = config.version;
             let listener = config.listeners.get(&self.down.listener.listener.name);
-            if let Some(http) =
-                listener.and_then(|listener| listener.chain(&self.chain)).and_then(|chain| chain.http.clone())
-            {
+            let chain = listener.and_then(|listener| listener.successor(&self.chain.chain));
+            if let Some(http) = chain.and_then(|chain| chain.http.clone()) {
                 plan.1 = http;
             }
         }

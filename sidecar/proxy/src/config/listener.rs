@@ -89,9 +89,14 @@ impl ListenerPlan {
         }
     }
 
-    /// The chain called `name`, for connections that outlive a push.
-    pub(crate) fn chain(&self, name: &str) -> Option<&Arc<ChainPlan>> {
-        self.chains.iter().chain(&self.default).find(|plan| *plan.chain.name == *name)
+    /// What has become of a chain, for connections that outlive a push: chains are known by name and conditions together.
+    pub(crate) fn successor(&self, old: &FilterChain) -> Option<&Arc<ChainPlan>> {
+        let is_default =
+            |plan: &Arc<ChainPlan>| self.default.as_ref().is_some_and(|default| Arc::ptr_eq(default, plan));
+        let same = |plan: &&Arc<ChainPlan>| plan.chain.name == old.name && plan.chain.matches == old.matches;
+        let mut found = self.chains.iter().chain(&self.default).filter(same);
+        let first = found.next();
+        found.find(|plan| is_default(plan) && plan.chain.terminal == old.terminal).or(first)
     }
 }
 

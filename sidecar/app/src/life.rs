@@ -1,0 +1,94 @@
+//! The life of the process: when it is ready, how it drains, when it ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use base_runtime::CancellationToken;
+use sidecar_proxy::{NodeKind, Proxy};
+use sidecar_xds::Status;
+
+/// A gateway serves on for this long after it was told to end: endpoints that name it are still known to clients.
+const GATEWAY_DRAIN_MIN: Duration = Duration::from_secs(5);
+/// After this no connection is waited for any more (Istio's terminationDrainDuration beside a workload, less than the usual
+/// termination grace of a pod at a gateway).
+const SIDECAR_DRAIN_MAX: Duration = Duration::from_secs(5);
+const GATEWAY_DRAIN_MAX: Duration = Duration::from_secs(25);
+/// How often the open connections are counted while draining.
+const DRAIN_TICK: Duration = Duration::from_millis(50);
+
+/// The process as health and admin ports see it.
+pub(crate) struct Life {
+    pub(crate) proxy: Arc<Proxy>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) begun: Instant,
+    kind: NodeKind,
+    draining: AtomicBool,
+    quit: CancellationToken,
+}
+
+impl Life {
+    pub(crate) fn new(proxy: Arc<Proxy>, status: Arc<Status>, kind: NodeKind) -> Self {
+        let (begun, quit) = (Instant::now(), CancellationToken::new());
+        Self { proxy, status, begun, kind, draining: AtomicBool::new(false), quit }
+    }
+
+    /// Why the proxy is not ready; none when it is.
+    pub(crate) fn not_ready(&self) -> Option<String> {
+        let view = self.status.view();
+        if self.draining.load(Relaxed) {
+            return Some("draining".to_owned());
+        }
+        if !self.status.has_certificate() {
+            let why =
+                view.certificate_error.or(view.connect_error).unwrap_or_else(|| "asking for it".to_owned());
+            return Some(format!("no certificate yet: {why}"));
+        }
+        if !self.status.is_configured() {
+            let why = view.connect_error.unwrap_or_else(|| "waiting for clusters and listeners".to_owned());
+            return Some(format!("no configuration yet: {why}"));
+        }
+        let config = self.proxy.shared().config.load();
+        let bound = self.proxy.bound();
+        let closed = config.listeners.values().find(|plan| {
+            plan.listener.bind_to_port
+                && plan.listener.address.socket().is_some()
+                && !bound.contains_key(&plan.listener.name)
+        });
+        closed.map(|plan| format!("listener {} is not open yet", plan.listener.name))
+    }
+
+    /// Asks every connection to end after what it is doing.
+    pub(crate) fn drain(&self) {
+        if !self.draining.swap(true, Relaxed) {
+            tracing::info!(connections = self.proxy.open_connections(), "Draining");
+            self.proxy.drain();
+        }
+    }
+
+    /// Ends the process at once.
+    pub(crate) fn quit(&self) {
+        self.quit.cancel();
+    }
+
+    /// Waits until a signal or the admin port ends the process, and drains before.
+    pub(crate) async fn until_ended(&self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.quit.cancelled() => return,
+        }
+        self.drain();
+        let began = Instant::now();
+        let (least, most) = match self.kind {
+            NodeKind::Sidecar => (Duration::ZERO, SIDECAR_DRAIN_MAX),
+            NodeKind::Router => (GATEWAY_DRAIN_MIN, GATEWAY_DRAIN_MAX),
+        };
+        while began.elapsed() < least || (self.proxy.open_connections() > 0 && began.elapsed() < most) {
+            tokio::select! {
+                () = tokio::time::sleep(DRAIN_TICK) => {}
+                () = self.quit.cancelled() => return,
+            }
+        }
+        tracing::info!(connections = self.proxy.open_connections(), "Drained");
+    }
+}

@@ -1,0 +1,67 @@
+//! The `sidecar` binary: wiring only.
+//!
+//! The control runtime (one thread) runs discovery, the certificate's renewal, admin and health ports; the data path runs on workers of its
+//! own. The same binary is the sidecar of a pod and a gateway.
+
+mod admin;
+mod config;
+mod fetch;
+mod harden;
+mod health;
+mod life;
+mod merge;
+mod node;
+mod ports;
+mod probes;
+
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context;
+use base_runtime::{TaskGroup, shutdown_on_signals};
+use clap::Parser;
+use sidecar_model::Snapshot;
+use sidecar_proxy::{Options, Proxy};
+use sidecar_telemetry::Metrics;
+
+use config::{Args, Config};
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let config = Config::new(args, &|name| std::env::var(name).ok())?;
+    base_runtime::log::init(&config.log_level, base_runtime::log::Format::Text)?;
+    base_tls::install_default_provider();
+    harden::process().context("cannot forbid core dumps")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(config))
+}
+
+/// Runs until a signal or the admin port ends it.
+async fn run(config: Config) -> anyhow::Result<()> {
+    let shutdown = shutdown_on_signals()?;
+    let tasks = TaskGroup::new(base_runtime::CancellationToken::new());
+    let proxy: Arc<OnceLock<Arc<Proxy>>> = Arc::default();
+    let applied = Arc::clone(&proxy);
+    // The stream's task first runs when this one waits: the data path is there by then.
+    let apply = move |snapshot: &Arc<Snapshot>| {
+        if let Some(proxy) = applied.get() {
+            proxy.apply(Arc::clone(snapshot));
+        }
+    };
+    let control = sidecar_xds::start(config.discovery(), &tasks, apply);
+    let options = Options {
+        workers: config.concurrency,
+        node: config.node(),
+        identity: control.identity.clone(),
+        metrics: Metrics::default(),
+    };
+    let data = Arc::new(Proxy::start(options).context("cannot start the workers")?);
+    if proxy.set(Arc::clone(&data)).is_err() {
+        anyhow::bail!("the data path was started twice");
+    }
+    let life = Arc::new(life::Life::new(Arc::clone(&data), Arc::clone(&control.status), config.kind));
+    ports::serve(&config, &life, &tasks).await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %config.node_id(), workers = config.concurrency, "Sidecar started");
+    life.until_ended(shutdown).await;
+    tasks.shutdown(std::time::Duration::from_secs(1)).await;
+    Ok(())
+}
