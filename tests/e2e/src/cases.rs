@@ -1,0 +1,45 @@
+//! The cases, in the order in which they run.
+
+mod first_run;
+mod kubectl;
+mod traffic;
+
+use crate::mesh::Mesh;
+use anyhow::Result;
+use futures::future::LocalBoxFuture;
+
+/// One case. What it returns is printed behind its name.
+pub struct Case {
+    /// Its name.
+    pub name: &'static str,
+    /// The rest cannot run without it.
+    pub essential: bool,
+    /// What it does.
+    pub run: for<'a> fn(&'a Mesh) -> LocalBoxFuture<'a, Result<String>>,
+}
+
+macro_rules! case {
+    ($name:path) => {
+        Case { name: stringify!($name), essential: false, run: |mesh| Box::pin($name(mesh)) }
+    };
+    (essential $name:path) => {
+        Case { name: stringify!($name), essential: true, run: |mesh| Box::pin($name(mesh)) }
+    };
+}
+
+/// All cases.
+pub fn all() -> Vec<Case> {
+    vec![
+        case!(essential first_run::up_ends_with_an_application_that_answers),
+        case!(first_run::a_second_up_changes_nothing),
+        case!(first_run::status_has_what_scripts_need),
+        case!(first_run::pods_are_injected_and_need_no_privilege),
+        case!(kubectl::every_version_reads_and_writes),
+        case!(kubectl::logs_and_exec),
+        case!(kubectl::scale_and_rollout),
+        case!(traffic::requests_between_sidecars_are_mutual_tls),
+        case!(traffic::samples_apply_and_do_what_they_say),
+        case!(traffic::a_canary_loses_no_request_and_keeps_its_weights),
+        case!(traffic::an_invalid_file_is_refused_whole),
+    ]
+}
