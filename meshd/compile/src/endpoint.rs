@@ -141,6 +141,12 @@ fn message(view: &View<'_>, service: &Service, endpoint: &Endpoint) -> LbEndpoin
     }
 }
 
+/// Whether a service has endpoints and all of them accept mutual TLS.
+pub(crate) fn all_accept_mutual_tls(view: &View<'_>, service: &Service) -> bool {
+    let endpoints = view.snapshot.endpoints_of(service);
+    !endpoints.is_empty() && endpoints.iter().all(|it| it.workload.mutual_tls && accepts_mutual_tls(view, it))
+}
+
 /// A pod whose policy disables mutual TLS on a port is called in plain text.
 fn accepts_mutual_tls(view: &View<'_>, endpoint: &Endpoint) -> bool {
     let disables = |it: &policies_api::PeerAuthentication| {

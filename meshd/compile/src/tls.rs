@@ -110,7 +110,13 @@ pub(crate) fn configured_upstream(written: &ClientTls, host: &str, service_names
         });
     }
     let sni = if written.sni.is_empty() { host.trim_start_matches("*.") } else { &written.sni };
-    let context = UpstreamTlsContext { common_tls_context: Some(common), sni: sni.to_owned(), ..Default::default() };
+    let context = UpstreamTlsContext {
+        common_tls_context: Some(common),
+        sni: sni.to_owned(),
+        // Without names to expect, the server must be who was asked for.
+        auto_sni_san_validation: names.is_empty() && !skip,
+        ..Default::default()
+    };
     transport_socket(TLS_SOCKET, any(&context))
 }
 

@@ -13,7 +13,7 @@ use policies_xds::hcm::HttpConnectionManager;
 use policies_xds::hcm::http_connection_manager::RouteSpecifier;
 use policies_xds::listener::{FilterChain, Listener, filter::ConfigType};
 use policies_xds::route::RouteConfiguration;
-use policies_xds::tls::{DownstreamTlsContext, SdsSecretConfig, Secret};
+use policies_xds::tls::{DownstreamTlsContext, SdsSecretConfig, Secret, UpstreamTlsContext};
 use policies_xds::{any, core, unpack};
 use prost::Message;
 
@@ -23,6 +23,8 @@ const STATIC_RESOURCES: u32 = 2;
 const LISTENERS: u32 = 1;
 const CLUSTERS: u32 = 2;
 const SECRETS: u32 = 3;
+/// Debian's bundle.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// The bootstrap's bytes.
 ///
@@ -47,6 +49,7 @@ pub fn bootstrap(resources: &Resources) -> Vec<u8> {
             let name = cluster.name.clone();
             cluster.load_assignment = Some(endpoints.get(&name).cloned().unwrap_or_else(|| panic!("no endpoints {name}")));
         }
+        cluster.transport_socket.iter_mut().for_each(with_roots);
         prost::encoding::message::encode(CLUSTERS, &cluster, &mut fixed);
     }
     let sds = Cluster { name: "sds-grpc".to_owned(), typed_extension_protocol_options: http2(), ..Default::default() };
@@ -103,6 +106,21 @@ fn with_secrets(chain: &mut FilterChain) {
         if let Some(ValidationContextType::CombinedValidationContext(combined)) = &mut common.validation_context_type {
             combined.validation_context_sds_secret_config.iter_mut().for_each(own);
         }
+    }
+    *config = any(&context);
+}
+
+/// A plain Envoy has the system's roots by file only.
+fn with_roots(socket: &mut core::TransportSocket) {
+    use policies_xds::tls::common_tls_context::ValidationContextType;
+    let Some(core::transport_socket::ConfigType::TypedConfig(config)) = &mut socket.config_type else { return };
+    let Ok(mut context) = unpack::<UpstreamTlsContext>(config) else { return };
+    let validation = context.common_tls_context.as_mut().and_then(|it| it.validation_context_type.as_mut());
+    if let Some(ValidationContextType::ValidationContext(validation)) = validation
+        && validation.system_root_certs.take().is_some()
+    {
+        let file = core::data_source::Specifier::Filename(SYSTEM_ROOTS.to_owned());
+        validation.trusted_ca = Some(core::DataSource { specifier: Some(file), ..Default::default() });
     }
     *config = any(&context);
 }

@@ -151,8 +151,13 @@ fn set_tls(
             let sni = if written.sni.is_empty() { &sni } else { &written.sni };
             cluster.transport_socket = Some(tls::mutual_upstream(view.mesh, sni, names, inner));
         }
-        // Endpoints found by original destination carry no metadata, so mutual TLS cannot be chosen for them.
-        None if view.mesh.auto_mtls && !service.external && discovery(service, effective) != Discovery::OriginalDst => {
+        // Endpoints found by original destination carry no metadata: mutual TLS is used when all of them accept it.
+        None if view.mesh.auto_mtls && !service.external && discovery(service, effective) == Discovery::OriginalDst => {
+            if endpoint::all_accept_mutual_tls(view, service) {
+                cluster.transport_socket = Some(tls::mutual_upstream(view.mesh, &sni, accounts, inner));
+            }
+        }
+        None if view.mesh.auto_mtls && !service.external => {
             let by_mode = structure(vec![("tlsMode", text("istio"))]);
             cluster.transport_socket_matches = vec![
                 socket_match("tlsMode-istio", by_mode, tls::mutual_upstream(view.mesh, &sni, accounts, inner)),

@@ -193,13 +193,6 @@ fn client_tls(written: &ClientTls, path: &str, problems: &mut Vec<Problem>) {
             let reason = "certificates must not be set with ISTIO_MUTUAL: the mesh's own are used";
             problems.push(Problem::error(path, reason, "remove them, or use MUTUAL"));
         }
-        "SIMPLE" if written.ca_certificates.is_empty() && written.credential_name.is_empty() => {
-            let skips = written.insecure_skip_verify == Some(true);
-            if !skips && written.subject_alt_names.is_empty() {
-                let reason = "the server's name is not checked: neither caCertificates nor subjectAltNames are set";
-                problems.push(Problem::warning(path, reason, "add subjectAltNames").code("IST0129"));
-            }
-        }
         _ => {}
     }
 }
