@@ -14,12 +14,7 @@ use crate::health::Health;
 use crate::life::Life;
 
 /// Opens all of them and serves until the tasks end.
-pub(crate) async fn serve(
-    config: &Config,
-    life: &Arc<Life>,
-    _control: &Handle,
-    tasks: &TaskGroup,
-) -> anyhow::Result<()> {
+pub(crate) async fn serve(config: &Config, life: &Arc<Life>, tasks: &TaskGroup) -> anyhow::Result<()> {
     let admin = Arc::new(Admin {
         life: Arc::clone(life),
         node_id: config.node_id(),
