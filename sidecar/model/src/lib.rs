@@ -57,3 +57,6 @@ pub use secret::Secret;
 pub use snapshot::{Rejected, Snapshot, SnapshotBuilder};
 pub use tcp::TcpProxy;
 pub use tls::{DownstreamTls, UpstreamTls};
+
+#[cfg(test)]
+mod fixtures;

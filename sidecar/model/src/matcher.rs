@@ -164,6 +164,8 @@ pub struct RegexRewrite {
 impl Regex {
     /// Compiles `source`, RE2 syntax, to match whole texts only.
     pub fn new(source: &str) -> Result<Self, Invalid> {
+        // It must stand on its own: `a)|(b` would end the group and escape the anchors.
+        compile(source, source)?;
         let compiled = compile(&format!("^(?:{source})$"), source)?;
         Ok(Self { compiled, source: source.into() })
     }
@@ -374,3 +376,6 @@ fn replacement(substitution: &str, groups: usize) -> Result<String, Invalid> {
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests;

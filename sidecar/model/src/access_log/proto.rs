@@ -143,3 +143,6 @@ fn comparison(message: &Option<ComparisonFilter>) -> Converted<Comparison> {
         Op::Ne => Err(Invalid::unsupported("comparison.op", "NE")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,3 +194,6 @@ fn subset_keys(message: Option<&pb::cluster::LbSubsetConfig>) -> Converted<Vec<V
         Ok(keys)
     })
 }
+
+#[cfg(test)]
+mod tests;

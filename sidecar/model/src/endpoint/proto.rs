@@ -111,3 +111,6 @@ fn endpoint(all: &ClusterLoadAssignment, message: &pb::LbEndpoint, names: Names)
         metadata: metadata(&message.metadata),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -239,3 +239,6 @@ fn scheme_override(message: &Message) -> Converted<Option<Box<str>>> {
         Some(_) => Err(Invalid::new("scheme_header_transformation", "must be `http` or `https`")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,3 +182,6 @@ fn route_config(config: &Any) -> Converted<Option<RouteFilterConfig>> {
     };
     Ok(Some(known))
 }
+
+#[cfg(test)]
+mod tests;

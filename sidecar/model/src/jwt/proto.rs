@@ -178,3 +178,6 @@ fn requirement(
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,9 +15,9 @@ use crate::filter_chain::proto::filter_chain;
 use crate::invalid::Invalid;
 use policies_xds::core::TrafficDirection;
 use policies_xds::http_inspector::HttpInspector;
+use policies_xds::listener as pb;
 use policies_xds::listener::listener_filter::ConfigType;
 use policies_xds::listener::listener_filter_chain_match_predicate::Rule;
-use policies_xds::listener::{self as pb};
 use policies_xds::original_dst::OriginalDst;
 use policies_xds::proxy_protocol::ProxyProtocol;
 use policies_xds::tls_inspector::TlsInspector;
@@ -115,3 +115,6 @@ fn listener_filter(filters: &mut ListenerFilters, message: &pb::ListenerFilter) 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -235,3 +235,6 @@ fn is_identifier(name: &str) -> bool {
 fn escape(literal: &str) -> String {
     regex::escape(literal)
 }
+
+#[cfg(test)]
+mod tests;

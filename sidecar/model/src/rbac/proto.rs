@@ -161,3 +161,6 @@ fn filter_state(message: &FilterStateMatcher) -> Converted<Principal> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -219,3 +219,6 @@ fn template(extension: &TypedExtensionConfig) -> Converted<PathMatch> {
     let message: UriTemplateMatchConfig = unpack("typed_config", config)?;
     path_template(&message.path_template).at("typed_config").map(PathMatch::Template)
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,3 +116,6 @@ fn put<T: Clone + PartialEq>(
 fn take<T: Clone>(all: &mut Resources<T>, name: &str) -> bool {
     all.contains_key(name) && Arc::make_mut(all).remove(name).is_some()
 }
+
+#[cfg(test)]
+mod tests;

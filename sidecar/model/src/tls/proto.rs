@@ -176,3 +176,6 @@ fn secret_name(message: &SdsSecretConfig) -> Converted<Arc<str>> {
     }
     Ok(not_empty("name", &message.name)?.into())
 }
+
+#[cfg(test)]
+mod tests;
