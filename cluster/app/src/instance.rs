@@ -3,16 +3,19 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Place;
 use crate::kubeconfig::write_private;
 
+/// A process that was told to end and answers no longer has only its store and namespaces to close.
+pub(crate) const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
 const LOCKS: &str = "/run/lock";
 /// A file in both directories: only what carries it is ever deleted.
 pub(crate) const MARKER: &str = ".mesh-cluster";
@@ -35,28 +38,30 @@ pub(crate) struct Instance {
 // === impl Instance ===
 
 impl Instance {
-    /// Takes the lock of a cluster's name and notes this process in it.
-    pub(crate) fn acquire(place: &Place) -> Result<Self> {
-        match Self::try_acquire(&place.name)? {
-            Ok(mut instance) => {
-                let holder = Holder {
-                    pid: std::process::id().cast_signed(),
-                    data_dir: place.data_dir.clone(),
-                    run_dir: place.run_dir.clone(),
-                };
-                instance
-                    .note(&holder)
-                    .with_context(|| format!("cannot write {}", instance.path.display()))?;
-                Ok(instance)
+    /// Takes the lock of a cluster's name and notes this process in it. A process that does not answer (any more) is waited for.
+    pub(crate) fn acquire(place: &Place, within: Duration) -> Result<Self> {
+        let socket = place.run_dir.join(crate::control::SOCKET);
+        let deadline = Instant::now() + within;
+        loop {
+            let holder = match Self::try_acquire(&place.name)? {
+                Ok(mut instance) => {
+                    let holder = Holder {
+                        pid: std::process::id().cast_signed(),
+                        data_dir: place.data_dir.clone(),
+                        run_dir: place.run_dir.clone(),
+                    };
+                    instance
+                        .note(&holder)
+                        .with_context(|| format!("cannot write {}", instance.path.display()))?;
+                    return Ok(instance);
+                }
+                Err(holder) => holder,
+            };
+            // One that answers is running; one that does not is starting or ending, and soon does or is gone.
+            if UnixStream::connect(&socket).is_ok() || Instant::now() >= deadline {
+                return Err(taken(&place.name, holder));
             }
-            Err(Some(holder)) => bail!(
-                "cluster `{}` is running already (process {}, data in {}); use it, or stop it with `cluster down --name {}`",
-                place.name,
-                holder.pid,
-                holder.data_dir.display(),
-                place.name
-            ),
-            Err(None) => bail!("cluster `{}` is starting already", place.name),
+            std::thread::park_timeout(Duration::from_millis(20));
         }
     }
 
@@ -105,6 +110,16 @@ impl Instance {
         self.file.set_len(0)?;
         self.file.rewind()?;
         self.file.write_all(serde_json::to_string(holder)?.as_bytes())
+    }
+}
+
+fn taken(name: &str, holder: Option<Holder>) -> anyhow::Error {
+    match holder {
+        Some(Holder { pid, data_dir, .. }) => anyhow!(
+            "cluster `{name}` is running already (process {pid}, data in {}); use it, or end it with `cluster down --name {name}`",
+            data_dir.display()
+        ),
+        None => anyhow!("cluster `{name}` is starting already"),
     }
 }
 
@@ -164,12 +179,12 @@ mod tests {
             data_dir: "/data".into(),
             run_dir: "/run/x".into(),
         };
-        let first = Instance::acquire(&place).unwrap();
-        let error = Instance::acquire(&place).unwrap_err().to_string();
+        let first = Instance::acquire(&place, Duration::ZERO).unwrap();
+        let error = Instance::acquire(&place, Duration::ZERO).unwrap_err().to_string();
         assert!(error.contains(&std::process::id().to_string()) && error.contains("/data"), "{error}");
         assert!(Instance::wait(&place.name, Duration::ZERO).unwrap().is_none());
         first.delete().unwrap();
-        Instance::acquire(&place).unwrap().delete().unwrap();
+        Instance::acquire(&place, Duration::ZERO).unwrap().delete().unwrap();
     }
 
     #[test]

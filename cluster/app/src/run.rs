@@ -59,7 +59,7 @@ pub(crate) fn run(mut options: cli::Run) -> Result<()> {
     base_runtime::log::init(&options.log, base_runtime::log::Format::Text)?;
     machine::check()?;
     options.place = absolute(options.place)?;
-    let instance = Instance::acquire(&options.place)?;
+    let instance = Instance::acquire(&options.place, instance::ENDING_TIMEOUT)?;
     let prepared = prepare(options, start)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;

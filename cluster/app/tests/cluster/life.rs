@@ -87,6 +87,22 @@ fn objects_survive_a_kill_and_a_stop() {
 }
 
 #[test]
+fn a_new_start_waits_for_the_old_end() {
+    isolated("quick", |machine| {
+        let mut first = machine.start();
+        machine.wait(&mut first, "everything", |status| status["ready"] == true);
+        machine.ask("POST", "/shutdown?pods=stop").unwrap();
+        // As `meshctl stop` followed by `meshctl up`: the old process no longer answers, but may not be gone.
+        while machine.ask("GET", "/status").is_some() {
+            std::thread::yield_now();
+        }
+        let mut second = machine.start();
+        machine.wait(&mut second, "everything again", |status| status["ready"] == true);
+        assert!(first.process.wait().unwrap().success());
+    });
+}
+
+#[test]
 fn an_interrupt_ends_it_in_order() {
     isolated("signal", |machine| {
         let mut running = machine.start();
