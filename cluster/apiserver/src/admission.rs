@@ -1,6 +1,8 @@
 //! Admission: what is changed or refused between the user's wish and the store. Built-in plugins first, then webhooks.
 
+mod escalation;
 pub(crate) mod plugins;
+mod pod_security;
 pub(crate) mod review;
 pub(crate) mod webhooks;
 
@@ -56,7 +58,7 @@ pub(crate) async fn mutate(
     webhooks::mutate(ctx, attributes, object, old).await
 }
 
-/// Lets validating webhooks refuse an object.
+/// Lets plugins and validating webhooks refuse an object.
 ///
 /// # Errors
 /// The refusal.
@@ -66,5 +68,7 @@ pub(crate) async fn validate(
     object: &Value,
     old: Option<&Value>,
 ) -> ApiResult<()> {
+    escalation::check(ctx, attributes, object, old)?;
+    pod_security::check(ctx, attributes, object)?;
     webhooks::validate(ctx, attributes, object, old).await
 }

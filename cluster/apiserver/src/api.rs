@@ -15,6 +15,7 @@ use crate::{
     config::{Config, Dialer, Error},
     crd,
     kinds::KindTable,
+    metrics::Metrics,
     server,
 };
 
@@ -30,6 +31,7 @@ pub(crate) struct Api {
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) kubelet_client: Client,
     pub(crate) ca_pem: String,
+    pub(crate) metrics: Metrics,
     pub(crate) advertise: SocketAddr,
     pub(crate) version: String,
     pub(crate) shutdown: CancellationToken,
@@ -61,6 +63,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         store: config.store,
         dialer: config.dialer,
         ca_pem: config.ca_pem,
+        metrics: Metrics::default(),
         advertise: config.advertise,
         version: config.version,
         shutdown: shutdown.clone(),

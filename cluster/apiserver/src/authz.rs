@@ -2,7 +2,7 @@
 
 mod bootstrap_roles;
 mod cache;
-mod rules;
+pub(crate) mod rules;
 
 use std::sync::Arc;
 
@@ -23,7 +23,6 @@ use crate::{
 pub(crate) struct Question<'a> {
     pub(crate) verb: &'a str,
     pub(crate) group: &'a str,
-    pub(crate) version: &'a str,
     pub(crate) resource: &'a str,
     pub(crate) subresource: &'a str,
     pub(crate) namespace: &'a str,
@@ -40,7 +39,6 @@ pub(crate) fn check(api: &Api, user: &User, info: &RequestInfo) -> ApiResult<()>
     let question = Question {
         verb: info.verb,
         group: &info.group,
-        version: &info.version,
         resource: &info.resource,
         subresource: &info.subresource,
         namespace: &info.namespace,
@@ -82,6 +80,11 @@ fn refusal(user: &User, question: &Question<'_>) -> ApiError {
         .details(question.group, question.resource, question.name)
 }
 
+/// The rules that a role object holds.
+pub(crate) fn rules_in(role: &serde_json::Value) -> Vec<rules::Rule> {
+    rules::Rule::read(role)
+}
+
 /// Acts as somebody else, when the request says so and its user may.
 ///
 /// # Errors
@@ -97,7 +100,7 @@ pub(crate) fn impersonate(api: &Api, user: Arc<User>, headers: &HeaderMap) -> Ap
         return Err(ApiError::bad_request("requested groups without impersonating a user"));
     };
     let ask = |group: &str, resource: &str, namespace: &str, name: &str| {
-        let question = Question { verb: "impersonate", group, resource, namespace, name, version: "v1", ..Question::default() };
+        let question = Question { verb: "impersonate", group, resource, namespace, name, ..Question::default() };
         if allowed(api, &user, &question) { Ok(()) } else { Err(refusal(&user, &question)) }
     };
     let mut becomes = User { name: wanted, groups, ..User::default() };

@@ -35,6 +35,9 @@ pub(crate) async fn run(api: &Arc<Api>) -> Result<(), Error> {
             "description": "Used for system critical pods that must not be moved from their current place."});
         ensure(api, "scheduling.k8s.io", "v1", "priorityclasses", class).await?;
     }
+    let name = "extension-apiserver-authentication";
+    let authority = json!({"metadata": {"name": name, "namespace": "kube-system"}, "data": {"client-ca-file": api.ca_pem}});
+    replace(api, "", "configmaps", authority, &["data"]).await?;
     kubernetes_service(api).await
 }
 

@@ -46,10 +46,10 @@ impl Context {
         user: Arc<User>,
         method: Method,
         info: RequestInfo,
-        raw_query: &str,
+        query: Query,
+        raw_query: String,
         headers: HeaderMap,
     ) -> ApiResult<Self> {
-        let query = Query::parse(Some(raw_query));
         let dry_run = match query.get("dryRun") {
             None => false,
             Some("All") => true,
@@ -60,7 +60,6 @@ impl Context {
             }
         };
         let warnings = Mutex::new(Vec::new());
-        let raw_query = raw_query.to_owned();
         Ok(Self { api, user, method, info, query, raw_query, headers, body: Bytes::new(), dry_run, warnings })
     }
 

@@ -156,12 +156,6 @@ impl ApiError {
         error
     }
 
-    pub(crate) fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
-        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
-        error.0.retry_after_seconds = retry_after_seconds;
-        error
-    }
-
     pub(crate) fn expired(message: impl Into<String>) -> Self {
         Self::new(StatusCode::GONE, "Expired", message)
     }
@@ -266,10 +260,6 @@ impl ApiError {
 
     pub(crate) fn code(&self) -> u16 {
         self.0.code
-    }
-
-    pub(crate) fn message(&self) -> &str {
-        &self.0.message
     }
 
     pub(crate) fn is_conflict(&self) -> bool {

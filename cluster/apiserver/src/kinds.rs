@@ -126,7 +126,7 @@ impl Kind {
     }
 
     /// Rewrites a stored object into this version.
-    pub(crate) fn from_storage(&self, object: &mut Value) {
+    pub(crate) fn show(&self, object: &mut Value) {
         if self.storage_group != self.group {
             crate::registry::events::to_events_group(object);
         }
@@ -137,7 +137,7 @@ impl Kind {
     }
 
     /// Rewrites an object of this version into what is stored.
-    pub(crate) fn to_storage(&self, object: &mut Value) {
+    pub(crate) fn store(&self, object: &mut Value) {
         if self.storage_group != self.group {
             crate::registry::events::to_core_group(object);
         }
@@ -160,11 +160,6 @@ impl Kinds {
 
     pub(crate) fn find(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<Kind>> {
         self.index.get(&(group.to_owned(), version.to_owned(), resource.to_owned()))
-    }
-
-    /// The kind of that group, version and kind name.
-    pub(crate) fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Kind>> {
-        self.list.iter().find(|k| k.group == group && k.version == version && k.kind == kind)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Kind>> {

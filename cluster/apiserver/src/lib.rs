@@ -21,6 +21,7 @@ mod follow;
 mod kinds;
 mod kubelet;
 mod media;
+mod metrics;
 mod object;
 mod outbound;
 mod printers;

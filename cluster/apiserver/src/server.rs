@@ -111,25 +111,31 @@ async fn serve(api: Arc<Api>, stream: TcpStream, tls: Server) {
 /// Answers one request; refusals become Status objects.
 async fn answer(api: Arc<Api>, user: Option<Arc<User>>, request: Request<Incoming>) -> Response<Body> {
     let started = std::time::Instant::now();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let reply = match process(api, user, request).await {
-        Ok(reply) => reply,
-        Err(error) => Reply::from_error(&error),
-    };
-    tracing::debug!(%method, path, status = reply.status().as_u16(), micros = started.elapsed().as_micros(), "Request");
+    let query = Query::parse(request.uri().query());
+    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let result = process(Arc::clone(&api), user, info.clone(), &query, request).await;
+    let reply = result.unwrap_or_else(|error| Reply::from_error(&error));
+    let (status, took) = (reply.status().as_u16(), started.elapsed());
+    let served = api.kinds.load().find(&info.group, &info.version, &info.resource).is_some();
+    api.metrics.finished(&info, served, status, took);
+    tracing::debug!(verb = info.verb, path = info.path, status, micros = took.as_micros(), "Request");
     reply.into_response()
 }
 
-async fn process(api: Arc<Api>, user: Option<Arc<User>>, request: Request<Incoming>) -> ApiResult<Reply> {
+async fn process(
+    api: Arc<Api>,
+    user: Option<Arc<User>>,
+    info: RequestInfo,
+    query: &Query,
+    request: Request<Incoming>,
+) -> ApiResult<Reply> {
     let raw_query = request.uri().query().unwrap_or_default().to_owned();
-    let query = Query::parse(Some(&raw_query));
-    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
     let user = authn::authenticate(&api, user, request.headers())?;
     let user = authz::impersonate(&api, user, request.headers())?;
     authz::check(&api, &user, &info)?;
     let method = request.method().clone();
     let headers = request.headers().clone();
-    let mut ctx = Context::new(api, user, method, info, &raw_query, headers)?;
+    let mut ctx = Context::new(api, user, method, info, query.clone(), raw_query, headers)?;
     if kubelet::is_stream(&ctx.info) {
         return kubelet::connect(&ctx, request).await;
     }

@@ -40,7 +40,8 @@ impl Server {
         base_tls::install_default_provider();
         let directory = tempfile::tempdir().unwrap();
         let ca = CertificateAuthority::generate("test", "test", DAY).unwrap();
-        let store: Arc<dyn Store> = Embedded::open(&directory.path().join("store"), cluster_store::Options::default()).unwrap();
+        let store: Arc<dyn Store> =
+            Embedded::open(&directory.path().join("store"), cluster_store::Options::default()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = issue(&ca, "kube-apiserver", None, true);
@@ -159,7 +160,10 @@ pub fn kubectls() -> Vec<PathBuf> {
     let directories = ["/usr/lib/google-cloud-sdk/bin", "/usr/local/bin", "/usr/bin"];
     let versions = ["1.30", "1.31", "1.32", "1.33"];
     let candidates = versions.iter().filter_map(|version| {
-        directories.iter().map(|d| PathBuf::from(d).join(format!("kubectl.{version}"))).find(|path| path.exists())
+        directories
+            .iter()
+            .map(|d| PathBuf::from(d).join(format!("kubectl.{version}")))
+            .find(|path| path.exists())
     });
     candidates.collect()
 }

@@ -136,6 +136,9 @@ async fn discovery_and_small_commands() {
         contains(&kubectl.ok(&["annotate", "cm", "cm", "x=y"]).await, &["annotated"]);
         contains(&kubectl.ok(&["get", "cm", "cm", "-o", "yaml"]).await, &["c: d", "x: \"y\""]);
         contains(&kubectl.refused(&["apply", "-f", "-", "--server-side", "--nothing"]).await, &["unknown flag"]);
+        // A List is validated by kubectl itself, with the protobuf form of OpenAPI v2.
+        let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: listed}, data: {a: b}}\n";
+        contains(&kubectl.apply("list.yaml", list, &[]).await, &["configmap/listed created"]);
         contains(&kubectl.ok(&["get", "--raw", "/readyz?verbose"]).await, &["readyz check passed"]);
         contains(&kubectl.ok(&["delete", "ns", "blue", "--wait=false"]).await, &["deleted"]);
         contains(&kubectl.ok(&["get", "ns", "blue"]).await, &["Terminating"]);

@@ -18,10 +18,6 @@ pub(crate) struct Node {
 // === impl Node ===
 
 impl Node {
-    pub(crate) fn leaf() -> Self {
-        Self { owned: true, below: Fields::default() }
-    }
-
     fn is_empty(&self) -> bool {
         !self.owned && self.below.is_empty()
     }

@@ -73,6 +73,12 @@ impl Rbac {
         rules
     }
 
+    /// The rules of a role, with those it aggregates.
+    pub(crate) fn role(&self, resource: &str, namespace: &str, name: &str) -> Vec<Rule> {
+        let key = if resource == "roles" { format!("roles/{namespace}/{name}") } else { format!("clusterroles/{name}") };
+        self.0.read().rules_of(&key).iter().flat_map(|rules| rules.iter().cloned()).collect()
+    }
+
     /// Shows applicable rules, and whether they hold everywhere, until `look` returns false.
     fn visit(&self, user: &User, namespace: &str, mut look: impl FnMut(&Rule, bool) -> bool) {
         let tables = self.0.read();

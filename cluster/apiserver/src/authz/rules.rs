@@ -50,6 +50,23 @@ impl Rule {
             && (self.names.is_empty() || self.names.iter().any(|name| name == question.name))
     }
 
+    /// Whether everything that this rule allows is allowed by others already.
+    pub(crate) fn is_covered_by(&self, held: &[Self]) -> bool {
+        let allowed = |question: &Question<'_>| held.iter().any(|rule| rule.allows(question));
+        let names: Vec<&str> = if self.names.is_empty() { vec![""] } else { self.names.iter().map(String::as_str).collect() };
+        self.verbs.iter().all(|verb| {
+            let paths = self.urls.iter().all(|url| allowed(&Question { verb, path: Some(url), ..Question::default() }));
+            paths
+                && self.groups.iter().all(|group| {
+                    self.resources.iter().all(|pattern| {
+                        let (resource, subresource) = pattern.split_once('/').unwrap_or((pattern, ""));
+                        let base = Question { verb, group, resource, subresource, ..Question::default() };
+                        names.iter().all(|name| allowed(&Question { name, ..base.clone() }))
+                    })
+                })
+        })
+    }
+
     /// The rule as `authorization.k8s.io` lists it.
     pub(crate) fn to_value(&self) -> Value {
         if self.urls.is_empty() {
@@ -83,6 +100,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn coverage() {
+        let read = |rules: Value| Rule::read(&json!({"rules": rules}));
+        let held = read(json!([{"verbs": ["get", "list"], "apiGroups": ["", "apps"], "resources": ["pods", "pods/log"]}]));
+        let covered = |rule: Value| read(json!([rule]))[0].is_covered_by(&held);
+        assert!(covered(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods/log"]})));
+        assert!(covered(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"]})));
+        assert!(!covered(json!({"verbs": ["*"], "apiGroups": [""], "resources": ["pods"]})));
+        assert!(!covered(json!({"verbs": ["get"], "apiGroups": ["*"], "resources": ["pods"]})));
+        assert!(!covered(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["*"]})));
+        let all = read(json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]));
+        assert!(read(json!([{"verbs": ["*"], "apiGroups": [""], "resources": ["*/scale"]}]))[0].is_covered_by(&all));
+    }
 
     #[test]
     fn rules_match_like_kubernetes() {

@@ -73,10 +73,6 @@ impl CustomColumn {
     fn cell(&self, object: &Value, now: Timestamp) -> Value {
         let mut found = Vec::new();
         follow(object, &self.path, &mut found);
-        let shown = |value: &Value| match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
         match found.as_slice() {
             [] => Value::Null,
             [one] if self.date => json!(since(one.as_str().unwrap_or_default(), now)),
@@ -84,6 +80,13 @@ impl CustomColumn {
             [one] => (*one).clone(),
             many => json!(many.iter().map(|value| shown(value)).collect::<Vec<_>>().join(",")),
         }
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -156,7 +159,7 @@ fn follow<'a>(value: &'a Value, path: &[Step], found: &mut Vec<&'a Value>) {
         (Step::Where(fields, wanted), Value::Array(list)) => {
             for child in list {
                 let field = fields.iter().try_fold(child, |value, name| value.get(name));
-                if field.is_some_and(|f| f.as_str().map_or_else(|| f.to_string() == *wanted, |text| text == wanted)) {
+                if field.is_some_and(|f| shown(f) == *wanted) {
                     follow(child, rest, found);
                 }
             }

@@ -105,7 +105,7 @@ async fn store(ctx: &Context, kind: &Arc<Kind>, mut object: Value) -> ApiResult<
         return Ok(object);
     }
     let mut stored = object.clone();
-    kind.to_storage(&mut stored);
+    kind.store(&mut stored);
     let bytes = object::encode(&stored)?;
     let key = kind.key(&namespace, &name);
     match ctx.api.store.write(&key, Precondition::Absent, Op::Put(bytes)).await {

@@ -265,7 +265,7 @@ async fn write(
     let op = match &marked {
         Some(new) => {
             let mut stored = new.clone();
-            kind.to_storage(&mut stored);
+            kind.store(&mut stored);
             let bytes = object::encode(&stored)?;
             if bytes == kv.value {
                 return Ok(Outcome::Marked(marked.unwrap_or_default()));

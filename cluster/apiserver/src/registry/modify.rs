@@ -113,7 +113,7 @@ pub(crate) async fn change_tracked(
 /// A stored object in the kind's version.
 pub(crate) fn read(kind: &Kind, kv: &KeyValue) -> ApiResult<Value> {
     let mut object = object::decode(kv)?;
-    kind.from_storage(&mut object);
+    kind.show(&mut object);
     Ok(object)
 }
 
@@ -260,7 +260,7 @@ async fn write(
 ) -> ApiResult<Changed> {
     let removed = may_go(kind, &new);
     let mut stored = new.clone();
-    kind.to_storage(&mut stored);
+    kind.store(&mut stored);
     let bytes = object::encode(&stored)?;
     if ctx.dry_run {
         object::set_revision(&mut new, kv.mod_revision);

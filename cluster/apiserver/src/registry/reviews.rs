@@ -79,7 +79,6 @@ fn access(ctx: &Context, user: &User, spec: &Value, namespace: Option<&str>) -> 
         Question {
             verb: text(resource, "/verb"),
             group: text(resource, "/group"),
-            version: text(resource, "/version"),
             resource: text(resource, "/resource"),
             subresource: text(resource, "/subresource"),
             namespace: namespace.unwrap_or_else(|| text(resource, "/namespace")),

@@ -16,6 +16,7 @@ use crate::{
     context::Context,
     error::{ApiError, ApiResult},
     kinds::Kind,
+    metrics::OpenWatch,
     server::Reply,
 };
 
@@ -45,6 +46,7 @@ struct Watcher {
     deadline: Instant,
     stop: tokio_util::sync::CancellationToken,
     done: bool,
+    _counted: OpenWatch,
 }
 
 /// Where a watch begins.
@@ -94,6 +96,7 @@ pub(crate) async fn watch(ctx: &Context, kind: Arc<Kind>) -> ApiResult<Reply> {
         deadline: now + timeout.map_or(TIMEOUT, Duration::from_secs),
         stop: ctx.api.shutdown.clone(),
         done: false,
+        _counted: ctx.api.metrics.open_watch(),
     };
     let frames = stream::unfold(watcher, |mut watcher| async move { watcher.frame().await.map(|f| (f, watcher)) });
     Ok(Reply::stream("application/json", frames))

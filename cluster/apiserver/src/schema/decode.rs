@@ -68,7 +68,13 @@ impl Walk<'_> {
             }
             (Shape::Int32, Value::Number(n)) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => return Ok(()),
             (Shape::Int64, Value::Number(n)) if n.as_i64().is_some() => return Ok(()),
-            (Shape::Quantity | Shape::IntOrString, Value::String(_)) => return Ok(()),
+            (Shape::IntOrString, Value::String(_)) => return Ok(()),
+            (Shape::Quantity, Value::String(text)) => {
+                return match text.parse::<cluster_machinery::Quantity>() {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(self.format(error.to_string())),
+                };
+            }
             (Shape::IntOrString, Value::Number(n)) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => {
                 return Ok(());
             }

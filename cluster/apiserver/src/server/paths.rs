@@ -27,6 +27,10 @@ pub(crate) fn handle(ctx: &Context) -> ApiResult<Reply> {
     match parts.as_slice() {
         ["healthz" | "livez" | "readyz", rest @ ..] => health(ctx, parts[0], rest),
         ["version"] => Ok(version(ctx)),
+        ["metrics"] => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            Ok(Reply::bytes(StatusCode::OK, kind, ctx.api.metrics.text().into()))
+        }
         ["api"] => discovery::core_versions(ctx),
         ["apis"] => discovery::groups(ctx),
         ["apis", group] => discovery::group(ctx, group),

@@ -102,6 +102,48 @@ async fn roles_allow_and_nothing_else_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_grants_what_they_do_not_hold() {
+    let server = Server::start().await;
+    let client = server.client().await;
+    let bindings: Api<RoleBinding> = Api::default_namespaced(client.clone());
+    let binding = |name: &str, role: &str, user: &str| {
+        typed::<RoleBinding>(json!({"metadata": {"name": name}, "roleRef": {"kind": "ClusterRole", "name": role, "apiGroup": "rbac.authorization.k8s.io"},
+            "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}]}))
+    };
+    bindings.create(&PostParams::default(), &binding("ann", "admin", "ann")).await.unwrap();
+    let ann = server.client_as("ann", None).await;
+    let hers: Api<RoleBinding> = Api::default_namespaced(ann.clone());
+    eventually("ann is admin", async || hers.list(&ListParams::default()).await.ok()).await;
+    hers.create(&PostParams::default(), &binding("bob", "view", "bob")).await.unwrap();
+    let refused = hers.create(&PostParams::default(), &binding("all", "cluster-admin", "bob")).await;
+    let refused = status(refused.unwrap_err());
+    assert_eq!(refused.code, 403);
+    assert!(refused.message.contains("is attempting to grant RBAC permissions not currently held"), "{}", refused.message);
+    let roles: Api<Role> = Api::default_namespaced(ann);
+    let role = json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]});
+    assert_eq!(status(roles.create(&PostParams::default(), &typed(role)).await.unwrap_err()).code, 403);
+    let edit = server.client_as("ann", Some("system:masters")).await;
+    let text = edit.request_text(http::Request::get("/metrics").body(Vec::new()).unwrap()).await.unwrap();
+    assert!(text.contains("apiserver_request_total{verb=\"create\",group=\"rbac.authorization.k8s.io\",resource=\"roles\",code=\"403\"} 1"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pod_security_follows_labels() {
+    let server = Server::start().await;
+    let client = server.client().await;
+    default_account(&client).await;
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
+    let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    namespaces.patch("default", &PatchParams::default(), &Patch::Merge(&labels)).await.unwrap();
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let refused = status(pods.create(&PostParams::default(), &pod("bare")).await.unwrap_err());
+    assert!(refused.message.starts_with("pods \"bare\" is forbidden: violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false"), "{}", refused.message);
+    let careful = json!({"metadata": {"name": "careful"}, "spec": {"securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{"name": "a", "image": "a:1", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}});
+    pods.create(&PostParams::default(), &typed(careful)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn apply_keeps_owners_apart() {
     let server = Server::start().await;
     let client = server.client().await;

@@ -135,10 +135,10 @@ fn volume_source(volume: &mut Value) {
             default(source, "defaultMode", json!(0o644));
         }
     }
-    if let Some(source) = volume.get_mut("hostPath") {
-        if source.get("type").is_none() {
-            source["type"] = json!("");
-        }
+    if let Some(source) = volume.get_mut("hostPath")
+        && source.get("type").is_none()
+    {
+        source["type"] = json!("");
     }
     field_refs(volume, "/downwardAPI/items");
     for source in items_mut(volume, "/projected/sources") {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use cluster_machinery::Quantity;
 use serde_json::{Value, json};
 
 use crate::{
@@ -143,8 +144,23 @@ fn validate_container(container: &Value, at: &str, volumes: &HashSet<&str>, erro
             errors.push(FieldError::invalid(format!("{at}.env[{index}].valueFrom"), &json!(""), why));
         }
     }
+    validate_resources(&container["resources"], &format!("{at}.resources"), errors);
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         validate_probe(&container[probe], &format!("{at}.{probe}"), errors);
+    }
+}
+
+/// Nobody asks for more than they may use.
+fn validate_resources(resources: &Value, at: &str, errors: &mut Vec<FieldError>) {
+    let quantity = |value: &Value| value.as_str().and_then(|text| text.parse::<Quantity>().ok());
+    for (name, request) in resources["requests"].as_object().into_iter().flatten() {
+        let limit = &resources["limits"][name.as_str()];
+        if let (Some(asked), Some(most)) = (quantity(request), quantity(limit))
+            && asked.milli() > most.milli()
+        {
+            let why = format!("must be less than or equal to {name} limit of {}", limit.as_str().unwrap_or_default());
+            errors.push(FieldError::invalid(format!("{at}.requests"), request, &why));
+        }
     }
 }
 
