@@ -1,7 +1,8 @@
 //! The pod's state machine as one pure function: object × what is known × now → what to do next.
 //!
 //! Order of a start: sandbox and volumes → init containers one by one (a sidecar counts as done when it has started) →
-//! main containers together. Order of an end: main containers, then sidecars in reverse, then the sandbox, then the object.
+//! main containers together. Order of an end: main containers beside sidecars' `preStop` hooks, then sidecars in reverse, then the
+//! sandbox, then the object.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::backoff::{self, after, until};
 use crate::pod::{self, Kind, RestartPolicy};
-use crate::state::{ContainerState, Life, PodState, Sandbox, Termination, TerminationReason};
+use crate::state::{ContainerState, Life, PodState, PreStop, Sandbox, Termination, TerminationReason};
 
 /// What a sidecar still gets when the main containers used up the grace period (Kubernetes' minimum).
 const GRACE_MIN: Duration = Duration::from_secs(2);
@@ -22,6 +23,8 @@ pub(crate) enum Action {
     SetUp,
     /// Start the next instance of a container.
     Start { container: String },
+    /// Run a sidecar's `preStop` hook, ahead of its turn to stop.
+    PreStop { container: String, grace: Duration },
     /// Stop a container: hook, SIGTERM, and SIGKILL after `grace`.
     Stop { container: String, grace: Duration },
     /// Take down namespaces, network and volumes.
@@ -219,7 +222,9 @@ fn shut_down(pod: &Pod, state: &PodState, deadline: Option<Timestamp>, now: Time
     let grace = deadline.map_or_else(|| pod::grace(pod), |deadline| until(deadline, now));
     let mut alive = false;
     for (kind, container) in pod::containers(pod) {
-        if kind != Kind::Sidecar {
+        if kind == Kind::Sidecar {
+            pre_stop(state, container, grace, plan);
+        } else {
             alive |= stop(state, &container.name, grace, plan);
         }
     }
@@ -227,7 +232,15 @@ fn shut_down(pod: &Pod, state: &PodState, deadline: Option<Timestamp>, now: Time
         return;
     }
     for (kind, container) in pod::init_containers(pod).rev() {
-        if kind == Kind::Sidecar && stop(state, &container.name, grace.max(GRACE_MIN), plan) {
+        if kind != Kind::Sidecar {
+            continue;
+        }
+        if state.container(&container.name).pre_stop == PreStop::Running && !grace.is_zero() {
+            // Its turn comes when its hook returns, or when time is up.
+            deadline.into_iter().for_each(|deadline| plan.wake_by(deadline));
+            return;
+        }
+        if stop(state, &container.name, grace.max(GRACE_MIN), plan) {
             return;
         }
     }
@@ -237,6 +250,16 @@ fn shut_down(pod: &Pod, state: &PodState, deadline: Option<Timestamp>, now: Time
         Sandbox::Gone => {}
         Sandbox::Failed { retry_at, .. } if now < retry_at => plan.wake_by(retry_at),
         _ => plan.actions.push(Action::TearDown),
+    }
+}
+
+/// Plans the hook of a sidecar at the beginning of its pod's end, as Kubernetes does: draining takes place while the main containers stop.
+fn pre_stop(state: &PodState, container: &Container, grace: Duration, plan: &mut Plan) {
+    let seen = state.container(&container.name);
+    let hooks = container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some());
+    if hooks && seen.pre_stop == PreStop::NotRun && matches!(seen.life, Life::Running(_)) && !grace.is_zero()
+    {
+        plan.actions.push(Action::PreStop { container: container.name.clone(), grace });
     }
 }
 

@@ -76,6 +76,18 @@ pub(crate) struct ContainerState {
     pub(crate) probes: ProbeResults,
     /// Set when a probe demands a restart: how long the container may take to stop.
     pub(crate) unhealthy: Option<Duration>,
+    /// How far the `preStop` hook of a sidecar in an ending pod is.
+    #[serde(default)]
+    pub(crate) pre_stop: PreStop,
+}
+
+/// Progress of a hook that runs ahead of its container's turn to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PreStop {
+    #[default]
+    NotRun,
+    Running,
+    Done,
 }
 
 /// Where one container stands.
@@ -164,6 +176,7 @@ impl ContainerState {
             image_id: String::new(),
             probes: ProbeResults { startup: false, readiness: false },
             unhealthy: None,
+            pre_stop: PreStop::NotRun,
         }
     }
 

@@ -38,22 +38,28 @@ impl Hooked {
         }
     }
 
-    /// Stops the container within `grace`; returns when it has ended.
-    pub(crate) async fn stop(&self, grace: Duration) {
+    /// Runs the `preStop` hook, if there is one, for at most `grace`.
+    pub(crate) async fn pre_stop(&self, grace: Duration) {
+        let lifecycle = self.container.lifecycle.as_ref();
+        let Some(handler) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else { return };
+        if grace.is_zero() {
+            return;
+        }
+        let outcome = tokio::time::timeout(grace, self.call(handler, grace)).await;
+        if let Ok(Err(failure)) = outcome {
+            self.event(Severity::Warning, "FailedPreStopHook", format!("PreStopHook failed: {failure}"));
+        }
+    }
+
+    /// Stops the container within `grace`, its hook first when `hook`; returns when it has ended.
+    pub(crate) async fn stop(&self, grace: Duration, hook: bool) {
         let name = &self.container.name;
         self.event(Severity::Normal, "Killing", format!("Stopping container {name}"));
         let begun = tokio::time::Instant::now();
-        let lifecycle = self.container.lifecycle.as_ref();
-        let mut left = grace;
-        if let Some(handler) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref())
-            && !grace.is_zero()
-        {
-            let outcome = tokio::time::timeout(grace, self.call(handler, grace)).await;
-            if let Ok(Err(failure)) = outcome {
-                self.event(Severity::Warning, "FailedPreStopHook", format!("PreStopHook failed: {failure}"));
-            }
-            left = grace.saturating_sub(begun.elapsed()).max(GRACE_AFTER_HOOK.min(grace));
+        if hook {
+            self.pre_stop(grace).await;
         }
+        let left = grace.saturating_sub(begun.elapsed()).max(GRACE_AFTER_HOOK.min(grace));
         let signal = self.signal().await;
         if let Err(error) = self.node.runtime.stop_container(&self.id, signal, left).await {
             tracing::warn!(container = name, id = %self.id, error = %base_types::ErrorChain(&error), "Container not stopped");

@@ -26,7 +26,7 @@ use crate::objects::{Hold, Snapshot, references};
 use crate::plan::{self, Action};
 use crate::pod;
 use crate::probes::Verdict;
-use crate::state::{Life, PodState, Sandbox};
+use crate::state::{Life, PodState, PreStop, Sandbox};
 use crate::status;
 use crate::status_writer::StatusWriter;
 use crate::volumes::token::Tokens;
@@ -194,6 +194,10 @@ impl Worker {
                 _ => None,
             })
             .collect();
+        for seen in self.state.containers.values_mut().filter(|seen| seen.pre_stop == PreStop::Running) {
+            // The hook ended with the process that had called it.
+            seen.pre_stop = PreStop::NotRun;
+        }
         for (name, running) in running {
             if running.hooked {
                 self.begin_probes(&name);
@@ -268,6 +272,7 @@ impl Worker {
         match action {
             Action::SetUp => self.set_up(),
             Action::Start { container } => self.launch(&container, now),
+            Action::PreStop { container, grace } => self.pre_stop(&container, grace),
             Action::Stop { container, grace } => self.stop(&container, grace),
             Action::TearDown => {
                 self.state.sandbox = Sandbox::TearingDown;
@@ -338,6 +343,7 @@ impl Worker {
             }
             Done::Launched { container, result } => self.launched(&container, *result, now),
             Done::Hooked { container, id, result } => self.hook_returned(&container, &id, result),
+            Done::PreStopped { container } => self.state.container_mut(&container).pre_stop = PreStop::Done,
             Done::Stopped => {}
             Done::TornDown(Ok(())) => self.state.sandbox = Sandbox::Gone,
             Done::TornDown(Err(message)) => {

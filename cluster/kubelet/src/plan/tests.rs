@@ -190,6 +190,29 @@ fn deletion_stops_main_containers_first_and_sidecars_in_reverse() {
 }
 
 #[test]
+fn a_sidecars_hook_runs_beside_the_end_of_the_main_containers() {
+    let mut pod = pod(json!({
+        "initContainers": [{"name": "proxy", "restartPolicy": "Always", "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}],
+        "containers": [{"name": "a"}],
+    }));
+    pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(40)));
+    let mut state = ready_sandbox();
+    set(&mut state, "proxy", running(true));
+    set(&mut state, "a", running(true));
+    state.termination = termination(&pod, false, &state, at(10));
+    let first = plan(&pod, &state, at(10));
+    assert!(matches!(&first.actions[0], Action::PreStop { container, .. } if container == "proxy"));
+    assert_eq!(stops(&first), ["a"]);
+    state.container_mut("proxy").pre_stop = PreStop::Running;
+    set(&mut state, "a", exited(0, 11));
+    let waiting = plan(&pod, &state, at(12));
+    assert_eq!((waiting.actions.len(), waiting.wake_at), (0, Some(at(40))));
+    assert_eq!(stops(&plan(&pod, &state, at(40))), ["proxy"], "a hook that hangs does not hold up the end");
+    state.container_mut("proxy").pre_stop = PreStop::Done;
+    assert_eq!(stops(&plan(&pod, &state, at(13))), ["proxy"]);
+}
+
+#[test]
 fn a_second_deletion_only_shortens_the_deadline() {
     let mut pod = web();
     let mut state = ready_sandbox();

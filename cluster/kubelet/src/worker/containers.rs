@@ -14,7 +14,7 @@ use crate::container::{Launch, LaunchError, Launched, termination_file};
 use crate::events::Severity;
 use crate::pod::{self, Kind};
 use crate::probes::{self, Verdict};
-use crate::state::{ContainerState, Exit, Life, ProbeResults, Running, Trouble};
+use crate::state::{ContainerState, Exit, Life, PreStop, ProbeResults, Running, Trouble};
 use crate::stop::Hooked;
 use crate::{checkpoint, logs};
 
@@ -100,12 +100,23 @@ impl Worker {
     pub(super) fn stop(&mut self, name: &str, grace: Duration) {
         let Some(hooked) = self.hooked(name) else { return };
         let seen = self.state.container_mut(name);
+        let hook = seen.pre_stop == PreStop::NotRun;
         if let Life::Running(running) = std::mem::take(&mut seen.life) {
             seen.life = Life::Stopping(running);
         }
         self.operations.spawn(async move {
-            hooked.stop(grace).await;
+            hooked.stop(grace, hook).await;
             Done::Stopped
+        });
+    }
+
+    pub(super) fn pre_stop(&mut self, name: &str, grace: Duration) {
+        let Some(hooked) = self.hooked(name) else { return };
+        self.state.container_mut(name).pre_stop = PreStop::Running;
+        let container = name.to_owned();
+        self.operations.spawn(async move {
+            hooked.pre_stop(grace).await;
+            Done::PreStopped { container }
         });
     }
 
@@ -140,6 +151,7 @@ impl Worker {
                     trouble: None,
                     pull_backoff: None,
                     probes: ProbeResults::default(),
+                    pre_stop: PreStop::NotRun,
                     ..std::mem::take(seen)
                 };
                 if hooks {

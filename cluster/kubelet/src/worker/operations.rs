@@ -58,6 +58,9 @@ pub(super) enum Done {
         id: String,
         result: Result<(), String>,
     },
+    PreStopped {
+        container: String,
+    },
     Stopped,
     TornDown(Result<(), String>),
     Finished(Result<(), kube::Error>),

@@ -96,11 +96,20 @@ fn pre_stop_comes_first_and_sidecars_go_last() {
             let words = format!("wait -- append /shared/order {name}");
             with(with(does(name, &words), mounts.clone()), json!({"restartPolicy": "Always"}))
         };
-        world.pod("web", json!({"initContainers": [sidecar("first"), sidecar("second")], "containers": [app], "volumes": volume})).await;
+        let drain = json!({"lifecycle": {"preStop": {"exec": {"command": ["/probe", "append", "/shared/drains", "first"]}}}});
+        let first = with(sidecar("first"), drain);
+        world
+            .pod(
+                "web",
+                json!({"initContainers": [first, sidecar("second")], "containers": [app], "volumes": volume}),
+            )
+            .await;
         world.ready("web").await;
         world.delete("web", None).await;
         let order = std::fs::read_to_string(world.directory.join("host/order")).unwrap();
         assert_eq!(order, "postStart\npreStop\napp\nsecond\nfirst\n");
+        let drains = std::fs::read_to_string(world.directory.join("host/drains")).unwrap();
+        assert_eq!(drains, "first\n", "a sidecar's hook runs once");
         world
     });
 }

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use cluster_apiserver::Dialer;
 use cluster_containers::{Runtime, RuntimeConfig};
 use cluster_network::{Fabric, FabricConfig, NetNs, PodNetwork};
+use futures::FutureExt;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -43,7 +45,6 @@ pub(crate) struct World {
     authority: CertificateAuthority,
     kubelet: Option<(CancellationToken, JoinHandle<()>)>,
     api: CancellationToken,
-    _temporary: tempfile::TempDir,
 }
 
 /// Dials kubelets and pods from the fabric.
@@ -58,7 +59,7 @@ impl Dialer for FromFabric {
 // === impl World ===
 
 impl World {
-    async fn build() -> Self {
+    async fn build() -> (tempfile::TempDir, Self) {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let temporary = tempfile::tempdir().unwrap();
         let directory = temporary.path().to_owned();
@@ -78,20 +79,11 @@ impl World {
         runtime.images().load(io::Cursor::new(probe_image())).await.unwrap();
         let api = CancellationToken::new();
         let client = api_server(&directory, &fabric, &authority, api.clone()).await;
-        let mut world = Self {
-            client,
-            directory,
-            name,
-            fabric,
-            runtime_config,
-            authority,
-            kubelet: None,
-            api,
-            _temporary: temporary,
-        };
+        let mut world =
+            Self { client, directory, name, fabric, runtime_config, authority, kubelet: None, api };
         world.account("default").await;
         world.start_kubelet().await;
-        world
+        (temporary, world)
     }
 
     /// What the controllers would make.
@@ -286,12 +278,27 @@ impl World {
         if self.kubelet.is_some() {
             self.stop_kubelet().await;
         }
-        let runtime = Runtime::open(self.runtime_config.clone()).await.unwrap();
+        self.api.cancel();
+    }
+
+    fn traces(&self) -> Traces {
+        Traces { name: self.name.clone(), runtime: self.runtime_config.clone() }
+    }
+}
+
+/// What a world leaves if nobody clears it.
+struct Traces {
+    name: String,
+    runtime: RuntimeConfig,
+}
+
+impl Traces {
+    async fn clear(self) {
+        let runtime = Runtime::open(self.runtime.clone()).await.unwrap();
         for sandbox in runtime.list_sandboxes().await.unwrap() {
             runtime.remove_sandbox(&sandbox.spec.uid).await.unwrap();
         }
-        self.api.cancel();
-        Fabric::remove(&self.name, &self.runtime_config.run_dir).unwrap();
+        Fabric::remove(&self.name, &self.runtime.run_dir).unwrap();
         for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
             let top = hierarchy.path().join(&self.name);
             let _absent = fs::remove_dir(top.join("node1"));
@@ -316,8 +323,15 @@ pub(crate) fn isolated<F: Future<Output = World>>(test: impl FnOnce(World) -> F 
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let world = World::build().await;
-                tokio::time::timeout(SOON * 6, test(world)).await.unwrap().end().await;
+                let (temporary, world) = World::build().await;
+                let traces = world.traces();
+                let test = async { tokio::time::timeout(SOON * 6, test(world)).await.unwrap().end().await };
+                let result = AssertUnwindSafe(test).catch_unwind().await;
+                traces.clear().await;
+                drop(temporary);
+                if let Err(panic) = result {
+                    std::panic::resume_unwind(panic);
+                }
             });
         });
         if let Err(panic) = thread.join() {
