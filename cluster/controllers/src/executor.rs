@@ -1,6 +1,6 @@
 //! Carries out plans: one place for requests, for what their answers mean, and for the workers of all controllers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::stream::{self, StreamExt};
 use http::{Method, Request, header::CONTENT_TYPE};
@@ -12,12 +12,14 @@ use crate::{
     cache::Key,
     events::{Event, Recorder},
     hub::Hub,
-    plan::{Action, Plan, Verb},
+    plan::{Action, Alive, Plan, Verb},
     queue::Queue,
 };
 
 /// Requests of one batch under way at once.
 const AT_ONCE: usize = 16;
+/// How long requests may take that are under way when the controllers are stopped.
+const LAST_REQUESTS: Duration = Duration::from_secs(3);
 /// Workers of one controller.
 const WORKERS: usize = 4;
 
@@ -33,6 +35,9 @@ pub struct Executor {
     /// The controller's name in Events.
     pub source: &'static str,
 }
+
+/// Makes a plan for a key.
+pub type Reconcile = Box<dyn Fn(&Hub, &Key) -> Plan + Send + Sync>;
 
 /// What a request came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,17 +56,13 @@ pub enum Outcome {
 
 impl Executor {
     /// Runs the workers of a controller until `stop`.
-    pub async fn work(
-        self,
-        queue: impl Fn(&Hub) -> &Queue<Key> + Send + Sync + 'static,
-        reconcile: impl Fn(&Hub, &Key) -> Plan + Send + Sync + 'static,
-        stop: CancellationToken,
-    ) {
-        self.hub.wait_until_synced().await;
+    pub async fn work(self, queue: fn(&Hub) -> &Queue<Key>, reconcile: Reconcile, stop: CancellationToken) {
+        if stop.run_until_cancelled(self.hub.wait_until_synced()).await.is_none() {
+            return;
+        }
         let work = || async {
             let queue = queue(&self.hub);
-            loop {
-                let key = queue.next().await;
+            while let Some(key) = stop.run_until_cancelled(queue.next()).await {
                 let plan = reconcile(&self.hub, &key);
                 let again_after = plan.again_after;
                 match self.carry_out(plan).await {
@@ -75,7 +76,15 @@ impl Executor {
             }
         };
         let workers = futures::future::join_all((0..WORKERS).map(|_| work()));
-        stop.run_until_cancelled(workers).await;
+        // What is begun is finished: a request that is dropped may succeed without anybody knowing.
+        let out_of_time = async {
+            stop.cancelled().await;
+            tokio::time::sleep(LAST_REQUESTS).await;
+        };
+        tokio::select! {
+            _ = workers => {}
+            () = out_of_time => {}
+        }
     }
 
     /// Carries out a plan; the outcome is that of the worst action.
@@ -91,7 +100,12 @@ impl Executor {
     }
 
     async fn act(&self, action: Action) -> Outcome {
-        let Action { verb, kind, key, note } = action;
+        let Action { verb, kind, key, note, only_while_alive } = action;
+        if let Some(alive) = only_while_alive
+            && !self.is_alive(&alive).await
+        {
+            return Outcome::Stale;
+        }
         let (method, content, path, body, uid) = match verb {
             Verb::Create(object) => (Method::POST, "application/json", kind.path(&key, ""), object, None),
             Verb::Patch { subresource, patch } => {
@@ -141,6 +155,16 @@ impl Executor {
             }
         }
         outcome
+    }
+
+    async fn is_alive(&self, object: &Alive) -> bool {
+        let Ok(request) = Request::get(object.kind.path(&object.key, "")).body(Vec::new()) else {
+            return false;
+        };
+        self.client.request::<Value>(request).await.is_ok_and(|found| {
+            found["metadata"]["uid"] == object.uid.as_str()
+                && found["metadata"]["deletionTimestamp"].is_null()
+        })
     }
 
     fn record(&self, about: Value, warning: bool, reason: &'static str, message: String) {

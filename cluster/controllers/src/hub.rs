@@ -107,7 +107,6 @@ impl Hub {
         match kind {
             Kind::Pod => self.wrote_as::<Pod>(object),
             Kind::Node => self.wrote_as::<Node>(object),
-            Kind::Namespace => self.wrote_as::<Namespace>(object),
             Kind::ServiceAccount => self.wrote_as::<ServiceAccount>(object),
             Kind::ConfigMap => self.wrote_as::<ConfigMap>(object),
             Kind::Service => self.wrote_as::<Service>(object),
@@ -122,7 +121,6 @@ impl Hub {
         match kind {
             Kind::Pod => self.deleted_as::<Pod>(key, uid),
             Kind::Node => self.deleted_as::<Node>(key, uid),
-            Kind::Namespace => self.deleted_as::<Namespace>(key, uid),
             Kind::ServiceAccount => self.deleted_as::<ServiceAccount>(key, uid),
             Kind::ConfigMap => self.deleted_as::<ConfigMap>(key, uid),
             Kind::Service => self.deleted_as::<Service>(key, uid),

@@ -30,8 +30,10 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-use executor::Executor;
+use cache::Key;
+use executor::{Executor, Reconcile};
 use hub::Hub;
+use queue::Queue;
 
 /// What the controllers need to know.
 #[derive(Debug, Clone)]
@@ -72,86 +74,79 @@ pub async fn run(
     let stop = shutdown.child_token();
     let hub = Arc::new(Hub::default());
     let (recorder, events) = events::recorder(client.clone(), stop.clone());
+    let mut tasks: Vec<Task> = vec![("events", Box::pin(events))];
+    tasks.extend(hub.feeds(&client, &stop).into_iter().map(|feed| ("watch", feed)));
     let executor = |source| Executor {
         client: client.clone(),
         hub: Arc::clone(&hub),
         recorder: recorder.clone(),
         source,
     };
-    let mut tasks: Vec<(&'static str, BoxFuture<'static, ()>)> = vec![("events", Box::pin(events))];
-    tasks.extend(hub.feeds(&client, &stop).into_iter().map(|feed| ("watch", feed)));
-    let (ca, grace) = (config.cluster_ca_pem, config.node_grace);
-    let controllers: [(&'static str, BoxFuture<'static, ()>); 7] = [
-        ("deployment-controller", {
-            let work =
-                |hub: &Hub, key: &cache::Key| deployment::reconcile(&hub.caches, key, Timestamp::now());
-            Box::pin(executor("deployment-controller").work(
-                |hub| &hub.queues.deployments,
-                work,
-                stop.clone(),
-            ))
-        }),
-        ("replicaset-controller", {
-            let work =
-                |hub: &Hub, key: &cache::Key| replicaset::reconcile(&hub.caches, key, Timestamp::now());
-            Box::pin(executor("replicaset-controller").work(
-                |hub| &hub.queues.replica_sets,
-                work,
-                stop.clone(),
-            ))
-        }),
-        ("endpoint-slice-controller", {
-            let work = |hub: &Hub, key: &cache::Key| endpointslice::reconcile(&hub.caches, key);
-            Box::pin(executor("endpoint-slice-controller").work(
-                |hub| &hub.queues.endpoint_slices,
-                work,
-                stop.clone(),
-            ))
-        }),
-        ("service-account-controller", {
-            let work = move |hub: &Hub, key: &cache::Key| account::reconcile(&hub.caches, key, &ca);
-            Box::pin(executor("service-account-controller").work(
-                |hub| &hub.queues.accounts,
-                work,
-                stop.clone(),
-            ))
-        }),
-        ("node-controller", {
-            let work = move |hub: &Hub, key: &cache::Key| {
-                node::reconcile(&hub.caches, key, grace, Instant::now(), Timestamp::now())
-            };
-            Box::pin(executor("node-controller").work(|hub| &hub.queues.nodes, work, stop.clone()))
-        }),
-        ("taint-eviction-controller", {
-            let work = |hub: &Hub, key: &cache::Key| eviction::reconcile(&hub.caches, key, Timestamp::now());
-            Box::pin(executor("taint-eviction-controller").work(
-                |hub| &hub.queues.evictions,
-                work,
-                stop.clone(),
-            ))
-        }),
-        ("pod-garbage-collector", {
-            let work = |hub: &Hub, key: &cache::Key| pod_gc::reconcile(&hub.caches, key, Timestamp::now());
-            Box::pin(executor("pod-garbage-collector").work(|hub| &hub.queues.pods, work, stop.clone()))
-        }),
-    ];
-    tasks.extend(controllers);
+    tasks.extend(workers(&config, executor, &stop));
     let inventory = Arc::new(garbage::Inventory::new(Arc::clone(&hub)));
-    let namespaces = namespace::Namespaces {
-        client: client.clone(),
-        hub: Arc::clone(&hub),
-        inventory: Arc::clone(&inventory),
-    };
     let collector = garbage::Collector::new(client.clone(), Arc::clone(&inventory));
-    tasks.push(("inventory", Box::pin(inventory.run(client.clone(), stop.clone()))));
+    let namespaces = namespace::Namespaces { client: client.clone(), hub, inventory: Arc::clone(&inventory) };
+    tasks.push(("inventory", Box::pin(inventory.run(client, stop.clone()))));
     tasks.push(("garbage-collector", Box::pin(collector.run(stop.clone()))));
     tasks.push(("namespace-controller", Box::pin(namespaces.run(stop.clone()))));
     run_all(tasks, shutdown, stop).await
 }
 
+type Task = (&'static str, BoxFuture<'static, ()>);
+
+/// The workers of the controllers that make plans.
+fn workers(
+    config: &Config,
+    executor: impl Fn(&'static str) -> Executor,
+    stop: &CancellationToken,
+) -> Vec<Task> {
+    let work = |name: &'static str, queue: fn(&Hub) -> &Queue<Key>, reconcile: Reconcile| -> Task {
+        (name, Box::pin(executor(name).work(queue, reconcile, stop.clone())))
+    };
+    let (ca, grace) = (config.cluster_ca_pem.clone(), config.node_grace);
+    let now = Timestamp::now;
+    vec![
+        work(
+            "deployment-controller",
+            |hub| &hub.queues.deployments,
+            Box::new(move |hub, key| deployment::reconcile(&hub.caches, key, now())),
+        ),
+        work(
+            "replicaset-controller",
+            |hub| &hub.queues.replica_sets,
+            Box::new(move |hub, key| replicaset::reconcile(&hub.caches, key, now())),
+        ),
+        work(
+            "endpoint-slice-controller",
+            |hub| &hub.queues.endpoint_slices,
+            Box::new(|hub, key| endpointslice::reconcile(&hub.caches, key)),
+        ),
+        work(
+            "service-account-controller",
+            |hub| &hub.queues.accounts,
+            Box::new(move |hub, key| account::reconcile(&hub.caches, key, &ca)),
+        ),
+        work(
+            "node-controller",
+            |hub| &hub.queues.nodes,
+            Box::new(move |hub, key| node::reconcile(&hub.caches, key, grace, Instant::now(), now())),
+        ),
+        work(
+            "taint-eviction-controller",
+            |hub| &hub.queues.evictions,
+            Box::new(move |hub, key| eviction::reconcile(&hub.caches, key, now())),
+        ),
+        work(
+            "pod-garbage-collector",
+            |hub| &hub.queues.pods,
+            Box::new(move |hub, key| pod_gc::reconcile(&hub.caches, key, now())),
+        ),
+    ]
+}
+
 /// Runs tasks until shutdown; if one ends before, all end.
 async fn run_all(
-    tasks: Vec<(&'static str, BoxFuture<'static, ()>)>,
+    tasks: Vec<Task>,
     shutdown: CancellationToken,
     stop: CancellationToken,
 ) -> Result<(), ControllersError> {

@@ -14,8 +14,6 @@ pub enum Kind {
     Pod,
     /// `v1/nodes`.
     Node,
-    /// `v1/namespaces`.
-    Namespace,
     /// `v1/serviceaccounts`.
     ServiceAccount,
     /// `v1/configmaps`.
@@ -50,6 +48,19 @@ pub struct Action {
     pub key: Key,
     /// What to tell people about it.
     pub note: Option<Note>,
+    /// Do it only if this object is there and not being deleted, which the API server is asked first: caches may be late.
+    pub only_while_alive: Option<Alive>,
+}
+
+/// An object that must be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alive {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its place.
+    pub key: Key,
+    /// Its UID.
+    pub uid: String,
 }
 
 /// A kind of write.
@@ -105,7 +116,6 @@ impl Kind {
         match self {
             Self::Pod => "pods",
             Self::Node => "nodes",
-            Self::Namespace => "namespaces",
             Self::ServiceAccount => "serviceaccounts",
             Self::ConfigMap => "configmaps",
             Self::Service => "services",
@@ -129,7 +139,6 @@ impl Kind {
         match self {
             Self::Pod => "Pod",
             Self::Node => "Node",
-            Self::Namespace => "Namespace",
             Self::ServiceAccount => "ServiceAccount",
             Self::ConfigMap => "ConfigMap",
             Self::Service => "Service",
@@ -203,6 +212,7 @@ impl Plan {
     }
 
     /// All actions, in order.
+    #[cfg(test)]
     pub fn actions(&self) -> impl Iterator<Item = &Action> {
         self.batches.iter().flatten()
     }
@@ -215,27 +225,59 @@ impl Action {
     pub fn create(kind: Kind, namespace: &str, mut object: Value) -> Self {
         object["apiVersion"] = kind.api_version().into();
         object["kind"] = kind.name().into();
-        Self { verb: Verb::Create(object), kind, key: Key::new(namespace, ""), note: None }
+        Self {
+            verb: Verb::Create(object),
+            kind,
+            key: Key::new(namespace, ""),
+            note: None,
+            only_while_alive: None,
+        }
     }
 
     /// Applies a merge patch.
     pub fn patch(kind: Kind, key: Key, patch: Value) -> Self {
-        Self { verb: Verb::Patch { subresource: "", patch }, kind, key, note: None }
+        Self { verb: Verb::Patch { subresource: "", patch }, kind, key, note: None, only_while_alive: None }
     }
 
     /// Applies a merge patch to the status.
     pub fn patch_status(kind: Kind, key: Key, patch: Value) -> Self {
-        Self { verb: Verb::Patch { subresource: "status", patch }, kind, key, note: None }
+        Self {
+            verb: Verb::Patch { subresource: "status", patch },
+            kind,
+            key,
+            note: None,
+            only_while_alive: None,
+        }
     }
 
     /// Deletes an object, if it still has the UID.
     pub fn delete(kind: Kind, key: Key, uid: Option<String>) -> Self {
-        Self { verb: Verb::Delete { uid, grace: None, version: None }, kind, key, note: None }
+        Self {
+            verb: Verb::Delete { uid, grace: None, version: None },
+            kind,
+            key,
+            note: None,
+            only_while_alive: None,
+        }
     }
 
     /// Deletes an object at once.
     pub fn delete_now(kind: Kind, key: Key, uid: Option<String>) -> Self {
-        Self { verb: Verb::Delete { uid, grace: Some(0), version: None }, kind, key, note: None }
+        Self {
+            verb: Verb::Delete { uid, grace: Some(0), version: None },
+            kind,
+            key,
+            note: None,
+            only_while_alive: None,
+        }
+    }
+
+    /// Only while an object lives.
+    #[must_use]
+    pub fn while_alive(mut self, kind: Kind, meta: &ObjectMeta) -> Self {
+        let key = Key::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        self.only_while_alive = Some(Alive { kind, key, uid: meta.uid.clone().unwrap_or_default() });
+        self
     }
 
     /// With an Event.

@@ -78,7 +78,7 @@ fn claim(caches: &Caches, set: &ReplicaSet) -> (Vec<Arc<Pod>>, Vec<Action>) {
             let mut owners: Vec<Value> =
                 pod.metadata.owner_references.iter().flatten().map(|owner| json!(owner)).collect();
             owners.push(Kind::ReplicaSet.owner(&set.metadata));
-            actions.push(own(&pod, json!(owners)));
+            actions.push(own(&pod, json!(owners)).while_alive(Kind::ReplicaSet, &set.metadata));
             mine.push(pod);
         }
     }

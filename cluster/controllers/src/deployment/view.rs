@@ -55,7 +55,7 @@ impl View {
                 let mut owners: Vec<Value> =
                     set.metadata.owner_references.iter().flatten().map(|owner| json!(owner)).collect();
                 owners.push(Kind::Deployment.owner(meta));
-                claims.push(own(&set, &json!(owners)));
+                claims.push(own(&set, &json!(owners)).while_alive(Kind::Deployment, meta));
                 sets.push(set);
             }
         }
