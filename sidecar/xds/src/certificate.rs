@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 /// Bounds of the pause before the next attempt.
 const BACK_OFF_BASE: Duration = Duration::from_millis(500);
-const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 /// The authority must answer within this time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// A certificate is never renewed earlier after it was issued, however short its life.

@@ -7,6 +7,7 @@
 use policies_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use policies_xds::rpc;
 use sidecar_model::secret::is_in_files;
+use sidecar_model::snapshot::References;
 use sidecar_model::{ResourceType, Snapshot, SnapshotBuilder};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,10 +19,13 @@ const DETAIL_BYTES_MAX: usize = 4096;
 /// Most refused resources remembered of a type.
 const REJECTED_MAX: usize = 1000;
 
+type Names = BTreeSet<Arc<str>>;
+
 /// A resource as it was received and accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) version: Box<str>,
+    /// Empty when messages are not kept.
     pub(crate) message: Box<[u8]>,
 }
 
@@ -38,9 +42,9 @@ pub(crate) struct TypeState {
     /// A request for it was sent on this stream.
     opened: bool,
     /// Names asked for on this stream; unused in wildcard types.
-    subscribed: BTreeSet<Arc<str>>,
-    /// Names the server says there is nothing under.
-    absent: BTreeSet<Arc<str>>,
+    subscribed: Arc<Names>,
+    /// Names asked for that the server has said nothing about yet.
+    awaited: Names,
     pub(crate) held: HashMap<Arc<str>, Held>,
     pub(crate) rejected: BTreeMap<Arc<str>, Rejection>,
     /// What the server calls the last response's version.
@@ -49,11 +53,23 @@ pub(crate) struct TypeState {
     pub(crate) answered: bool,
 }
 
+/// Names that the snapshot refers to. They follow from clusters and listeners alone, so that they are found out again only when
+/// one of those changes, not with every endpoint.
+#[derive(Debug, Default)]
+struct Wanted {
+    by_type: BTreeMap<ResourceType, Arc<Names>>,
+    /// Secrets that are read from files.
+    in_files: Arc<Names>,
+}
+
 /// The state of all subscriptions.
 #[derive(Debug)]
 pub(crate) struct State {
     types: BTreeMap<ResourceType, TypeState>,
     snapshot: Arc<Snapshot>,
+    wanted: Wanted,
+    /// Messages are kept as they were received, for a file.
+    keeps_messages: bool,
 }
 
 /// What became of a response.
@@ -74,9 +90,9 @@ pub(crate) fn is_wildcard(kind: ResourceType) -> bool {
 // === impl State ===
 
 impl State {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(keeps_messages: bool) -> Self {
         let types = ResourceType::ALL.into_iter().map(|kind| (kind, TypeState::default())).collect();
-        Self { types, snapshot: Arc::default() }
+        Self { types, snapshot: Arc::default(), wanted: Wanted::default(), keeps_messages }
     }
 
     /// Everything accepted so far.
@@ -94,6 +110,11 @@ impl State {
         self.types.iter().filter(|(kind, _)| is_wildcard(**kind)).all(|(_, state)| state.answered)
     }
 
+    /// Secrets that the snapshot names by files.
+    pub(crate) fn file_secrets(&self) -> &Arc<Names> {
+        &self.wanted.in_files
+    }
+
     /// Takes in resources that an earlier process held. Returns how many are still good.
     pub(crate) fn restore(&mut self, saved: impl Iterator<Item = (ResourceType, Arc<str>, Held)>) -> usize {
         let mut builder = SnapshotBuilder::new(&self.snapshot);
@@ -104,16 +125,30 @@ impl State {
                 count += 1;
             }
         }
-        self.snapshot = builder.build();
+        self.replace(builder);
         count
+    }
+
+    /// Takes over a new snapshot, if it is one.
+    fn replace(&mut self, builder: SnapshotBuilder) {
+        if !builder.is_changed() {
+            return;
+        }
+        let before = std::mem::replace(&mut self.snapshot, builder.build());
+        let after = &self.snapshot;
+        if !Arc::ptr_eq(&before.clusters, &after.clusters)
+            || !Arc::ptr_eq(&before.listeners, &after.listeners)
+        {
+            self.wanted.update(after);
+        }
     }
 
     /// A new stream: the first request of every type that there is something to ask of.
     pub(crate) fn open(&mut self) -> Vec<DeltaDiscoveryRequest> {
         for state in self.types.values_mut() {
             state.opened = false;
-            state.subscribed.clear();
-            state.absent.clear();
+            state.subscribed = Arc::default();
+            state.awaited.clear();
         }
         let mut requests = Vec::new();
         for kind in ResourceType::ALL {
@@ -139,31 +174,33 @@ impl State {
     }
 
     fn subscription(&mut self, kind: ResourceType) -> Option<DeltaDiscoveryRequest> {
-        let wanted = wanted(&self.snapshot, kind);
+        let wanted = self.wanted.of(kind);
         let state = self.types.entry(kind).or_default();
+        if Arc::ptr_eq(&wanted, &state.subscribed) {
+            return None;
+        }
         let new: Vec<_> = wanted.difference(&state.subscribed).cloned().collect();
         let gone: Vec<_> = state.subscribed.difference(&wanted).cloned().collect();
         let first = !state.opened;
-        if new.is_empty() && (gone.is_empty() || first) {
-            return None;
-        }
-        state.opened = true;
-        for name in &gone {
-            state.absent.remove(name);
-            state.rejected.remove(name);
-        }
-        // Endpoints of a cluster that left may be wanted again soon, but then they are asked for anew.
-        let mut builder = SnapshotBuilder::new(&self.snapshot);
-        for name in &gone {
-            state.held.remove(name);
-            builder.remove(kind, name);
-        }
-        if builder.is_changed() {
-            self.snapshot = builder.build();
-        }
         let initial_resource_versions =
             if first { versions(state, |name| wanted.contains(name)) } else { HashMap::new() };
         state.subscribed = wanted;
+        if new.is_empty() && gone.is_empty() {
+            return None;
+        }
+        state.opened = true;
+        state.awaited.extend(new.iter().filter(|name| !state.held.contains_key(*name)).cloned());
+        // What left may be wanted again soon, but then it is asked for anew.
+        let unasked = state.held.keys().filter(|name| first && !state.subscribed.contains(*name));
+        let left: Vec<_> = gone.iter().chain(unasked).cloned().collect();
+        let mut builder = SnapshotBuilder::new(&self.snapshot);
+        for name in &left {
+            state.awaited.remove(name);
+            state.rejected.remove(name);
+            state.held.remove(name);
+            builder.remove(kind, name);
+        }
+        self.replace(builder);
         Some(DeltaDiscoveryRequest {
             type_url: kind.type_url().to_owned(),
             resource_names_subscribe: new.iter().map(ToString::to_string).collect(),
@@ -179,8 +216,9 @@ impl State {
             let reason = format!("there is no subscription to type `{}`", response.type_url);
             return Outcome { reply: reply(&response, &[reason]), kind: None, refused: 0 };
         };
-        let wanted = (!is_wildcard(kind)).then(|| wanted(&self.snapshot, kind));
-        let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
+        let wanted = self.wanted.of(kind);
+        let is_wanted = |name: &str| is_wildcard(kind) || wanted.contains(name);
+        let keeps_messages = self.keeps_messages;
         let state = self.types.entry(kind).or_default();
         let mut builder = SnapshotBuilder::new(&self.snapshot);
         let removed_names = response.removed_resource_names.iter().map(|name| &name.name);
@@ -188,9 +226,7 @@ impl State {
             builder.remove(kind, name);
             state.held.remove(name.as_str());
             state.rejected.remove(name.as_str());
-            if !is_wildcard(kind) && is_wanted(name) {
-                state.absent.insert(name.as_str().into());
-            }
+            state.awaited.remove(name.as_str());
         }
         let mut reasons = Vec::new();
         for resource in &response.resources {
@@ -198,31 +234,49 @@ impl State {
                 // It was let go of while it was on its way.
                 continue;
             }
-            if let Err(reason) = state.take(&mut builder, kind, resource) {
+            if let Err(reason) = state.take(&mut builder, kind, resource, keeps_messages) {
                 reasons.push(reason);
             }
         }
         state.version.clone_from(&response.system_version_info);
         state.answered = true;
-        if builder.is_changed() {
-            self.snapshot = builder.build();
-        }
+        self.replace(builder);
         Outcome { reply: reply(&response, &reasons), kind: Some(kind), refused: reasons.len() }
     }
 
-    /// Names referred to that the server has said nothing about yet.
+    /// Names asked for that the server has said nothing about yet.
     pub(crate) fn awaited(&self) -> BTreeSet<(ResourceType, Arc<str>)> {
-        let mut awaited = BTreeSet::new();
-        for (kind, state) in self.types.iter().filter(|(kind, _)| !is_wildcard(**kind)) {
-            let missing = wanted(&self.snapshot, *kind);
-            let missing = missing.into_iter().filter(|name| {
-                !state.held.contains_key(name)
-                    && !state.absent.contains(name)
-                    && !state.rejected.contains_key(name)
-            });
-            awaited.extend(missing.map(|name| (*kind, name)));
+        let of_type = |(kind, state): (&ResourceType, &TypeState)| {
+            let kind = *kind;
+            state.awaited.iter().map(move |name| (kind, name.clone())).collect::<Vec<_>>()
+        };
+        self.types.iter().flat_map(of_type).collect()
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    fn of(&self, kind: ResourceType) -> Arc<Names> {
+        self.by_type.get(&kind).cloned().unwrap_or_default()
+    }
+
+    fn update(&mut self, snapshot: &Snapshot) {
+        let References { endpoints, routes, secrets } = snapshot.references();
+        let (in_files, secrets) = secrets.into_iter().partition(|name| is_in_files(name));
+        let named = [
+            (ResourceType::Endpoints, endpoints),
+            (ResourceType::Route, routes),
+            (ResourceType::Secret, secrets),
+        ];
+        for (kind, names) in named {
+            let before = self.by_type.entry(kind).or_default();
+            // The same names stay the same set, which is how it is seen that there is nothing to do.
+            if **before != names {
+                *before = Arc::new(names);
+            }
         }
-        awaited
+        self.in_files = Arc::new(in_files);
     }
 }
 
@@ -235,9 +289,10 @@ impl TypeState {
         builder: &mut SnapshotBuilder,
         kind: ResourceType,
         resource: &Resource,
+        keeps_message: bool,
     ) -> Result<(), String> {
         let name: Arc<str> = resource.name.as_str().into();
-        self.absent.remove(&name);
+        self.awaited.remove(&name);
         let Some(any) = &resource.resource else {
             // A sign of life for a resource with a limited one; what is held stays.
             return Ok(());
@@ -250,7 +305,7 @@ impl TypeState {
         match accepted {
             Ok(()) => {
                 self.rejected.remove(&name);
-                let message = any.value.as_slice().into();
+                let message = if keeps_message { any.value.as_slice().into() } else { Box::default() };
                 self.held.insert(name, Held { version: resource.version.as_str().into(), message });
                 Ok(())
             }
@@ -268,17 +323,6 @@ impl TypeState {
 fn versions(state: &TypeState, keep: impl Fn(&str) -> bool) -> HashMap<String, String> {
     let kept = state.held.iter().filter(|(name, _)| keep(name));
     kept.map(|(name, held)| (name.to_string(), held.version.to_string())).collect()
-}
-
-/// Names of a type to subscribe to: those referred to, without what is read from files.
-fn wanted(snapshot: &Snapshot, kind: ResourceType) -> BTreeSet<Arc<str>> {
-    let references = snapshot.references();
-    match kind {
-        ResourceType::Endpoints => references.endpoints,
-        ResourceType::Route => references.routes,
-        ResourceType::Secret => references.secrets.into_iter().filter(|name| !is_in_files(name)).collect(),
-        ResourceType::Cluster | ResourceType::Listener => BTreeSet::new(),
-    }
 }
 
 fn reply(response: &DeltaDiscoveryResponse, reasons: &[String]) -> DeltaDiscoveryRequest {

@@ -79,7 +79,7 @@ pub(crate) async fn run(
     let store = config.state_dir.as_ref().map(|directory| Store::new(directory, &config.node.id));
     let mut driver = Driver {
         config,
-        state: State::new(),
+        state: State::new(store.is_some()),
         status,
         apply,
         snapshots,
@@ -123,6 +123,7 @@ impl Driver {
                 let total = saved.len();
                 let good = self.state.restore(saved.into_iter());
                 tracing::info!(resources = good, refused = total - good, "Saved configuration loaded");
+                self.files.refresh(self.state.file_secrets(), false);
                 self.publish();
                 self.status.discovered(&self.state, None);
                 self.status.change(|view| (view.configured, view.from_saved) = (true, true));
@@ -193,7 +194,7 @@ impl Driver {
                 },
                 () = at(publish_at) => self.publish_when_complete(),
                 () = at(save_at) => self.save_now(),
-                _ = files.tick() => if self.files.refresh(self.state.snapshot()) {
+                _ = files.tick() => if self.files.refresh(self.state.file_secrets(), true) {
                     self.publish();
                 },
             }
@@ -246,7 +247,7 @@ impl Driver {
         }
         match self.warming.decide(self.state.awaited(), Instant::now()) {
             Decision::Now => {
-                self.files.refresh(self.state.snapshot());
+                self.files.refresh(self.state.file_secrets(), false);
                 self.publish();
             }
             Decision::Until(until) => self.publish_at = Some(until),

@@ -45,7 +45,7 @@ fn response(
 }
 
 fn configured() -> State {
-    let mut state = State::new();
+    let mut state = State::new(true);
     state.open();
     let all = vec![resource("a", "1", cluster("a")), resource("b", "1", cluster("b"))];
     state.apply(response(CLUSTER, "1", all, &[]));
@@ -55,7 +55,7 @@ fn configured() -> State {
 
 #[test]
 fn a_first_stream_asks_for_wildcards_only() {
-    let requests = State::new().open();
+    let requests = State::new(true).open();
     let types: Vec<_> = requests.iter().map(|request| request.type_url.as_str()).collect();
     assert_eq!(types, [CLUSTER, ResourceType::Listener.type_url()]);
     assert!(requests.iter().all(|request| request.resource_names_subscribe.is_empty()
@@ -65,7 +65,7 @@ fn a_first_stream_asks_for_wildcards_only() {
 
 #[test]
 fn names_follow_the_snapshot() {
-    let mut state = State::new();
+    let mut state = State::new(true);
     state.open();
     let all = vec![resource("a", "1", cluster("a")), resource("b", "1", cluster("b"))];
     let outcome = state.apply(response(CLUSTER, "n1", all, &[]));
@@ -171,12 +171,36 @@ fn saved_resources_are_judged_again() {
         (ResourceType::Cluster, "a".into(), held(cluster("a"))),
         (ResourceType::Cluster, "b".into(), held(cluster("other"))),
         (ResourceType::Endpoints, "a".into(), held(endpoints("a"))),
+        (ResourceType::Endpoints, "gone".into(), held(endpoints("gone"))),
     ];
-    let mut state = State::new();
-    assert_eq!(state.restore(saved.into_iter()), 2);
+    let mut state = State::new(true);
+    assert_eq!(state.restore(saved.into_iter()), 3);
     assert!(!state.is_configured(), "that is for the control plane to say");
-    assert_eq!(state.snapshot().missing(), sidecar_model::snapshot::References::default());
+    assert_eq!(state.snapshot().missing(), References::default());
     let requests = state.open();
     assert_eq!(requests[0].initial_resource_versions.len(), 1);
     assert_eq!(requests[1].type_url, ENDPOINTS);
+    assert!(state.awaited().is_empty());
+    assert!(!state.snapshot().endpoints.contains_key("gone"), "nothing refers to it");
+}
+
+#[test]
+fn messages_are_kept_only_where_they_are_saved() {
+    let mut state = State::new(false);
+    state.open();
+    state.apply(response(CLUSTER, "1", vec![resource("a", "1", cluster("a"))], &[]));
+    let (_, clusters) = state.types().next().unwrap();
+    assert_eq!((&*clusters.held["a"].version, clusters.held["a"].message.len()), ("1", 0));
+}
+
+#[test]
+fn a_change_of_clusters_that_refers_to_the_same_names_asks_for_nothing() {
+    let mut state = configured();
+    let changed = policies_xds::any(&Cluster {
+        alt_stat_name: "other".to_owned(),
+        ..policies_xds::unpack(&cluster("a")).unwrap()
+    });
+    state.apply(response(CLUSTER, "2", vec![resource("a", "2", changed)], &[]));
+    assert_eq!(&*state.snapshot().clusters["a"].alt_stat_name, "other");
+    assert!(state.subscriptions().is_empty());
 }

@@ -3,9 +3,9 @@ use crate::address::Address;
 use crate::filter_chain::{NetworkFilter, SourceType, Terminal, TransportProtocol};
 use crate::fixtures::{bytes, flag, listener as message, manager, millis, network_filter, number, socket};
 use policies_xds::core::CidrRange;
+use policies_xds::listener::ListenerFilterChainMatchPredicate;
 use policies_xds::listener::filter_chain_match::ConnectionSourceType;
 use policies_xds::listener::{FilterChain as ChainMessage, FilterChainMatch, ListenerFilter};
-use policies_xds::listener::{ListenerFilterChainMatchPredicate, listener_filter};
 use policies_xds::protobuf::Any;
 use policies_xds::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
 use policies_xds::{any, network_rbac, type_url};
@@ -21,7 +21,7 @@ fn tcp(cluster: &str) -> Any {
 fn inspector(name: &str, config: Any) -> ListenerFilter {
     ListenerFilter {
         name: name.into(),
-        config_type: Some(listener_filter::ConfigType::TypedConfig(config)),
+        config_type: Some(ConfigType::TypedConfig(config)),
         ..Default::default()
     }
 }
