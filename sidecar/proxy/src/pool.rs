@@ -205,8 +205,6 @@ impl Pool {
                 Waited::Permit(permit) => permit,
             }
         };
-        // A connection that is being made counts as waiting: with a limit of zero nothing may wait.
-        let _pending = usage.pending(limits.max_pending_requests.max(1));
         let connected =
             open(worker, target, Protocol::Http1, permit, &self.live).await.map_err(PoolError::Connect)?;
         let info = Rc::new(connected.info);

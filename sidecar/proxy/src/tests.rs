@@ -3,4 +3,8 @@
 mod app;
 mod basics;
 mod build;
+mod forwarding;
+mod limits;
+mod policies;
 mod rig;
+mod streams;

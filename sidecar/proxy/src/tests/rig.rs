@@ -160,3 +160,11 @@ pub(crate) fn sample(text: &str, family: &str, labels: &[&str]) -> Option<u64> {
     assert!(all.len() <= 1, "{all:#?}");
     all.first().map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
 }
+
+/// Waits until so many requests with these labels are counted.
+pub(crate) async fn counted(proxy: &Proxy, labels: &[&str], count: u64) {
+    until("requests counted", || {
+        sample(&metrics(proxy), "istio_requests_total", labels).filter(|is| *is == count)
+    })
+    .await;
+}
