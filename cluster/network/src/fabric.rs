@@ -225,6 +225,7 @@ impl Fabric {
         write_sysctl("net/ipv4/ip_forward", "1")?;
         // A pod that calls an address outside the cluster is told so at once, each time.
         write_sysctl("net/ipv4/icmp_ratelimit", "0")?;
+        write_sysctl("net/ipv4/icmp_ratemask", "0")?;
         write_sysctl("net/ipv4/conf/all/rp_filter", "0")?;
         write_sysctl("net/ipv4/conf/default/rp_filter", "0")?;
         if link_index("eth0").is_none() {
