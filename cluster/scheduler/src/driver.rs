@@ -1,6 +1,9 @@
 //! The task that owns the state: it takes in watch events, places pods, and looks after the requests under way.
 
-use std::{collections::HashSet, time::Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use futures::{
     StreamExt,
@@ -28,6 +31,8 @@ use crate::{
 
 /// Requests under way at once; further pods wait.
 const AT_ONCE: usize = 64;
+/// How long requests may take that are under way at the end.
+const LAST_REQUESTS: Duration = Duration::from_secs(3);
 /// Watch events taken in before the waiting pods are looked at.
 const EVENTS: usize = 256;
 
@@ -81,7 +86,12 @@ pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> Result<(
     };
     loop {
         let news = tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
+            () = shutdown.cancelled() => {
+                // A binding that is dropped may succeed without anybody knowing.
+                let finish = async { while driver.requests.next().await.is_some() {} };
+                let _ = tokio::time::timeout(LAST_REQUESTS, finish).await;
+                return Ok(());
+            }
             events = nodes.next() => News::Nodes(events.ok_or(SchedulerError::Ended("nodes"))?),
             events = pods.next() => News::Pods(events.ok_or(SchedulerError::Ended("pods"))?),
             Some(answer) = driver.requests.next(), if !driver.requests.is_empty() => News::Answer(answer),
