@@ -14,6 +14,7 @@ use std::time::Duration;
 use self::layout::Layout;
 pub(crate) use self::values::DeviceRule;
 use crate::error::Error;
+use crate::record::CgroupDirs;
 use crate::spec::Resources;
 use crate::status::Stats;
 
@@ -73,7 +74,13 @@ impl Cgroups {
         self.layout.dir("devices", "").is_some()
     }
 
-    /// Directories a process must join.
+    /// What a process needs to enter a group.
+    pub(crate) fn entrance(&self, path: &str) -> CgroupDirs {
+        let v2 = self.layout.unified(path);
+        CgroupDirs { v1: self.dirs(path).into_iter().filter(|dir| Some(dir) != v2.as_ref()).collect(), v2 }
+    }
+
+    /// All directories of a group.
     pub(crate) fn dirs(&self, path: &str) -> Vec<PathBuf> {
         self.layout.dirs(path)
     }

@@ -48,8 +48,8 @@ pub(crate) struct SandboxRecord {
     pub(crate) spec: SandboxSpec,
     pub(crate) created_at: Timestamp,
     pub(crate) cgroup: String,
-    /// Cgroup directories of the process that holds a shared pid namespace.
-    pub(crate) pause_cgroups: Vec<PathBuf>,
+    /// Cgroup of the process that holds a shared pid namespace.
+    pub(crate) pause_cgroup: CgroupDirs,
     /// Process that holds a shared pid namespace, if there is one.
     pub(crate) pause_pid: Option<i32>,
 }
@@ -63,14 +63,20 @@ pub(crate) struct ShimConfig {
     pub(crate) tty: bool,
     pub(crate) rootfs: Rootfs,
     pub(crate) pid_namespace: PidNamespace,
-    /// Cgroup directories to join.
-    pub(crate) cgroups: Vec<PathBuf>,
+    pub(crate) cgroup: CgroupDirs,
     /// Where out-of-memory kills are counted.
     pub(crate) oom_file: Option<PathBuf>,
     /// Other processes may survive the first one: kill what is in this cgroup (a `cgroup.kill` or `cgroup.procs` file).
     pub(crate) kill_file: Option<PathBuf>,
     /// Device nodes work in the container's own files; only where the kernel limits which.
     pub(crate) allow_devices: bool,
+}
+
+/// The directories of one cgroup, for a process that enters it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct CgroupDirs {
+    pub(crate) v1: Vec<PathBuf>,
+    pub(crate) v2: Option<PathBuf>,
 }
 
 /// Which pid namespace a container uses.

@@ -6,6 +6,7 @@
 mod attach;
 mod console;
 mod exec;
+mod fork;
 mod log;
 mod program;
 mod pump;

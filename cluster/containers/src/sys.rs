@@ -24,6 +24,24 @@ struct MountAttr {
     userns_fd: u64,
 }
 
+/// `struct clone_args` of `clone3(2)`.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 pub(crate) const MOUNT_ATTR_RDONLY: u64 = 0x1;
 pub(crate) const MOUNT_ATTR_NOSUID: u64 = 0x2;
 pub(crate) const MOUNT_ATTR_NODEV: u64 = 0x4;
@@ -50,6 +68,20 @@ pub(crate) fn fork() -> io::Result<Option<i32>> {
         nix::unistd::ForkResult::Parent { child } => Ok(Some(child.as_raw())),
         nix::unistd::ForkResult::Child => Ok(None),
     }
+}
+
+/// Like [`fork`], but the child begins its life in the version 2 cgroup `dir`: `clone3(2)` with `CLONE_INTO_CGROUP`.
+pub(crate) fn fork_into(dir: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    let arguments = CloneArguments {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: libc::SIGCHLD as u64,
+        cgroup: dir.as_raw_fd() as u64,
+        ..CloneArguments::default()
+    };
+    // SAFETY: without CLONE_VM this is fork: the helper has one thread, and the child goes on with a copy of everything.
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>()) })?;
+    Ok((pid > 0).then_some(pid as i32))
 }
 
 /// Takes over a descriptor this process was born with.

@@ -138,7 +138,7 @@ impl Inner {
                 work: snapshot.join("work"),
             },
             pid_namespace,
-            cgroups: self.cgroups.dirs(&record.cgroup),
+            cgroup: self.cgroups.entrance(&record.cgroup),
             oom_file: self.cgroups.oom_file(&record.cgroup),
             kill_file: if lives_on { self.cgroups.kill_file(&record.cgroup) } else { None },
             allow_devices: self.limits.devices || spec.privileged,

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use super::{Inner, helper, path_error};
 use crate::control::Report;
 use crate::error::Error;
-use crate::record::{self, SandboxRecord};
+use crate::record::{self, CgroupDirs, SandboxRecord};
 use crate::spec::{Resources, SandboxSpec};
 use crate::status::Sandbox;
 
@@ -36,16 +36,16 @@ impl Inner {
         unmount(&dir)?;
         let cgroup = format!("{}/pod{}", self.config.cgroup_parent, spec.uid);
         self.cgroups.create(&cgroup, &spec.resources, None)?;
-        let mut pause_cgroups = Vec::new();
+        let mut pause_cgroup = CgroupDirs::default();
         if spec.share_pid {
             // A group of its own: on version 2 only leaves hold processes.
             let group = format!("{cgroup}/pause");
             self.cgroups.create(&group, &Resources::default(), None)?;
-            pause_cgroups = self.cgroups.dirs(&group);
+            pause_cgroup = self.cgroups.entrance(&group);
         }
         let owner = self.config.cgroup_parent.clone();
         let created_at = Timestamp::now();
-        let mut record = SandboxRecord { owner, spec, created_at, cgroup, pause_cgroups, pause_pid: None };
+        let mut record = SandboxRecord { owner, spec, created_at, cgroup, pause_cgroup, pause_pid: None };
         let made = self.make_namespaces(&dir, &record).await;
         let written = made.and_then(|pid| {
             record.pause_pid = (pid > 0).then_some(pid);

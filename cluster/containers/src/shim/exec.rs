@@ -12,6 +12,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, setsid};
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
+use super::fork::{Entrance, Forked, fork};
 use super::{Failure, Result, at, console, program, report_failure};
 use crate::control::{self, ExecRequest, Report};
 use crate::record::{self, ShimConfig};
@@ -48,15 +49,20 @@ fn start(dir: &Path, request: &ExecRequest, streams: Vec<OwnedFd>, control: &Own
     }
     at(setns(&container, CloneFlags::CLONE_NEWPID), "cannot join the container's processes")?;
     let (ours, theirs) = at(control::pair(), "cannot make a socket pair")?;
-    let Some(child) = at(sys::fork(), "cannot fork")? else {
-        drop(ours);
-        let failure = become_command(&spec, &process, request, streams, &container, &theirs);
-        let _ = control::send(theirs.as_fd(), &Report::Failed { message: failure.0 }, &[]);
-        std::process::exit(1);
+    let child = match fork(&config.cgroup)? {
+        Forked::Parent(child) => child,
+        Forked::Child(entrance) => {
+            drop(ours);
+            let command =
+                Command { spec: &spec, process: &process, request, container: &container, socket: &theirs };
+            let failure = command.become_it(streams, entrance);
+            let _ = control::send(theirs.as_fd(), &Report::Failed { message: failure.0 }, &[]);
+            std::process::exit(1);
+        }
     };
     drop((theirs, streams));
     let pid = Pid::from_raw(child);
-    let ready = program::join(child, &config.cgroups, &ours, || wait_ready(&ours, control, child));
+    let ready = wait_ready(&ours, control, child);
     if ready.is_err() {
         let _ = kill(pid, Signal::SIGKILL);
         let _ = waitpid(pid, None);
@@ -93,54 +99,49 @@ fn process(spec: &Spec, request: &ExecRequest) -> Result<Process> {
     Ok(process)
 }
 
-fn become_command(
-    spec: &Spec,
-    process: &Process,
-    request: &ExecRequest,
-    streams: Vec<OwnedFd>,
-    container: &OwnedFd,
-    socket: &OwnedFd,
-) -> Failure {
-    if let Err(failure) = set_up(spec, process, request, &streams, container, socket) {
-        return failure;
-    }
-    drop(streams);
-    let mut env = request.env.clone();
-    if request.tty && !process.env().iter().flatten().any(|entry| entry.starts_with("TERM=")) {
-        env.push(("TERM".to_owned(), "xterm".to_owned()));
-    }
-    let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    program::become_program(process, filter, &env, || {
-        at(control::send(socket.as_fd(), &Report::Started { pid: 0 }, &[]), "cannot report")
-    })
+/// A command on its way into the container.
+struct Command<'a> {
+    spec: &'a Spec,
+    process: &'a Process,
+    request: &'a ExecRequest,
+    container: &'a OwnedFd,
+    socket: &'a OwnedFd,
 }
 
-fn set_up(
-    spec: &Spec,
-    process: &Process,
-    request: &ExecRequest,
-    streams: &[OwnedFd],
-    container: &OwnedFd,
-    socket: &OwnedFd,
-) -> Result<()> {
-    at(setsid(), "cannot start a session")?;
-    program::prepare(process)?;
-    program::await_join(socket)?;
-    at(setns(container, namespaces(spec)), "cannot join the container's namespaces")?;
-    if request.tty {
-        let console = console::make(request.size)?;
-        program::give_streams(process, &[console.slave.as_fd()])?;
-        at(
-            control::send(socket.as_fd(), &Report::Console, &[console.master.as_fd()]),
-            "cannot hand over the terminal",
-        )?;
-        return console::take(&console);
+impl Command<'_> {
+    fn become_it(&self, streams: Vec<OwnedFd>, entrance: Entrance<'_>) -> Failure {
+        if let Err(failure) = entrance.enter().and_then(|()| self.set_up(&streams)) {
+            return failure;
+        }
+        drop(streams);
+        let mut env = self.request.env.clone();
+        if self.request.tty && !self.process.env().iter().flatten().any(|entry| entry.starts_with("TERM=")) {
+            env.push(("TERM".to_owned(), "xterm".to_owned()));
+        }
+        let filter = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        program::become_program(self.process, filter, &env, || {
+            at(control::send(self.socket.as_fd(), &Report::Started { pid: 0 }, &[]), "cannot report")
+        })
     }
-    let [stdin, stdout, stderr] = streams else {
-        return Err(Failure("three streams must come with a request".into()));
-    };
-    program::give_streams(process, &[stdout.as_fd(), stderr.as_fd()])?;
-    program::set_streams(stdin, stdout, stderr)
+
+    fn set_up(&self, streams: &[OwnedFd]) -> Result<()> {
+        at(setsid(), "cannot start a session")?;
+        program::prepare(self.process)?;
+        at(setns(self.container, namespaces(self.spec)), "cannot join the container's namespaces")?;
+        if self.request.tty {
+            let console = console::make(self.request.size)?;
+            program::give_streams(self.process, &[console.slave.as_fd()])?;
+            let master = console.master.as_fd();
+            let sent = control::send(self.socket.as_fd(), &Report::Console, &[master]);
+            at(sent, "cannot hand over the terminal")?;
+            return console::take(&console);
+        }
+        let [stdin, stdout, stderr] = streams else {
+            return Err(Failure("three streams must come with a request".into()));
+        };
+        program::give_streams(self.process, &[stdout.as_fd(), stderr.as_fd()])?;
+        program::set_streams(stdin, stdout, stderr)
+    }
 }
 
 /// All namespaces of the container but the pid one, which came with the fork.

@@ -3,7 +3,7 @@
 
 use std::ffi::{CString, NulError};
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use caps::{CapSet, CapsHashSet};
@@ -11,54 +11,12 @@ use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{AccessFlags, Gid, Uid, access, chdir, execve, setgroups, setresgid, setresuid};
 use oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, PosixRlimitType, Process};
 
-use serde::{Deserialize, Serialize};
-
 use super::{Failure, Result, at};
-use crate::{control, seccomp, sys};
-
-/// Moves a process that is setting itself up into the container's cgroups, from outside: on version 1 the first move after a pause waits for a
-/// grace period of the kernel, some 15 ms that the process uses for its mounts. Then `ready` hears how it went on.
-pub(super) fn join<T>(
-    pid: i32,
-    cgroups: &[PathBuf],
-    socket: &OwnedFd,
-    ready: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let write = |dir: &PathBuf| {
-        let file = dir.join("cgroup.procs");
-        at(fs::write(&file, pid.to_string()), format_args!("cannot join {}", dir.display()))
-    };
-    let joined = cgroups.iter().try_for_each(write);
-    let told = joined.and_then(|()| at(control::send(socket.as_fd(), &Go, &[]), "cannot tell the process"));
-    if told.is_err() {
-        // It gives up when it sees this, unless it has given up before for a better reason.
-        at(shutdown(socket.as_raw_fd(), Shutdown::Write), "cannot tell the process")?;
-    }
-    match (ready(), told) {
-        (Ok(value), told) => told.map(|()| value),
-        (Err(Failure(why)), Err(cause)) if why == NOT_JOINED => Err(cause),
-        (Err(failure), _) => Err(failure),
-    }
-}
-
-/// In the process itself: waits until it was moved.
-pub(super) fn await_join(socket: &OwnedFd) -> Result<()> {
-    match at(control::receive::<Go>(socket.as_fd()), "cannot hear from the helper")? {
-        Some(_) => Ok(()),
-        None => Err(Failure(NOT_JOINED.to_owned())),
-    }
-}
-
-const NOT_JOINED: &str = "the process was not moved into its cgroups";
-
-/// "You are in your cgroups."
-#[derive(Serialize, Deserialize)]
-struct Go;
+use crate::{seccomp, sys};
 
 /// Sets what only the host's `/proc`, while it is still in sight, lets us set.
 pub(super) fn prepare(process: &Process) -> Result<()> {

@@ -13,6 +13,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2, setsid};
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
+use super::fork::{Entrance, Forked, fork};
 use super::pump::{Pump, Streams};
 use super::{Failure, Result, at, console, program, report_failure, rootfs};
 use crate::control::{self, Report};
@@ -71,17 +72,19 @@ fn start(dir: &Path, config: &ShimConfig, started_at: Timestamp) -> Result<(Pid,
         PidNamespace::Shared(path) => join(path, CloneFlags::CLONE_NEWPID)?,
         PidNamespace::Host => {}
     }
-    let Some(child) = at(sys::fork(), "cannot fork")? else {
-        drop(ours);
-        let failure = become_container(dir, config, inside, &theirs);
-        let message = Report::Failed { message: failure.0 };
-        let _ = control::send(theirs.as_fd(), &message, &[]);
-        std::process::exit(1);
+    let child = match fork(&config.cgroup)? {
+        Forked::Parent(child) => child,
+        Forked::Child(entrance) => {
+            drop(ours);
+            let failure = become_container(dir, config, inside, entrance, &theirs);
+            let message = Report::Failed { message: failure.0 };
+            let _ = control::send(theirs.as_fd(), &message, &[]);
+            std::process::exit(1);
+        }
     };
     drop((inside, theirs));
     let pid = Pid::from_raw(child);
-    let ready = program::join(child, &config.cgroups, &ours, || wait_ready(&ours, &mut streams));
-    let result = ready.and_then(|()| {
+    let result = wait_ready(&ours, &mut streams).and_then(|()| {
         let state = StateRecord { pid: child, shim_pid: Pid::this().as_raw(), started_at };
         at(record::write(&dir.join(record::STATE), &state), "cannot write the container's state")?;
         let pidfd = at(sys::pidfd_open(child), "cannot watch the container")?;
@@ -131,8 +134,14 @@ fn make_streams(config: &ShimConfig) -> Result<(Inside, Streams)> {
 }
 
 /// In the new process: everything up to the program.
-fn become_container(dir: &Path, config: &ShimConfig, inside: Inside, socket: &OwnedFd) -> Failure {
-    let spec = match set_up(dir, config, &inside, socket) {
+fn become_container(
+    dir: &Path,
+    config: &ShimConfig,
+    inside: Inside,
+    entrance: Entrance<'_>,
+    socket: &OwnedFd,
+) -> Failure {
+    let spec = match entrance.enter().and_then(|()| set_up(dir, config, &inside, socket)) {
         Ok(spec) => spec,
         Err(failure) => return failure,
     };
@@ -152,11 +161,6 @@ fn set_up(dir: &Path, config: &ShimConfig, inside: &Inside, socket: &OwnedFd) ->
     let spec = at(Spec::load(dir.join(record::CONFIG)), "cannot read the bundle's configuration")?;
     let process = process_of(&spec)?;
     program::prepare(process)?;
-    // A cgroup namespace shows as its root what the process is in when it is made.
-    let early = has_cgroup_namespace(&spec);
-    if early {
-        program::await_join(socket)?;
-    }
     namespaces(&spec)?;
     if let Some((stdout, stderr)) = &inside.pipes {
         program::give_streams(process, &[stdout.as_fd(), stderr.as_fd()])?;
@@ -165,9 +169,6 @@ fn set_up(dir: &Path, config: &ShimConfig, inside: &Inside, socket: &OwnedFd) ->
         }
     }
     rootfs::enter(config, &spec, dir, config.allow_devices)?;
-    if !early {
-        program::await_join(socket)?;
-    }
     match &inside.pipes {
         Some((stdout, stderr)) => program::set_streams(&inside.stdin, stdout, stderr)?,
         None => {
@@ -181,12 +182,6 @@ fn set_up(dir: &Path, config: &ShimConfig, inside: &Inside, socket: &OwnedFd) ->
         }
     }
     Ok(spec)
-}
-
-fn has_cgroup_namespace(spec: &Spec) -> bool {
-    let namespaces =
-        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-    namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Cgroup)
 }
 
 fn process_of(spec: &Spec) -> Result<&Process> {

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -12,9 +12,10 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{pause, sethostname, setsid};
 
+use super::fork::{Forked, fork};
 use super::{Failure, Result, at, report_failure};
 use crate::control::{self, Report};
-use crate::record::{self, SandboxRecord};
+use crate::record::{self, CgroupDirs, SandboxRecord};
 use crate::spec::SandboxSpec;
 use crate::sys;
 
@@ -60,7 +61,7 @@ fn set_up(dir: &Path) -> Result<i32> {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         at(mount(Some("shm"), &shm, Some("tmpfs"), flags, Some(SHM)), "cannot mount shared memory")?;
     }
-    if spec.share_pid { share_pid(dir, &record.pause_cgroups) } else { Ok(0) }
+    if spec.share_pid { share_pid(dir, &record.pause_cgroup) } else { Ok(0) }
 }
 
 fn sysctls(spec: &SandboxSpec) -> Result<()> {
@@ -94,13 +95,16 @@ fn touch(file: &Path) -> io::Result<()> {
 }
 
 /// Starts the first process of a pid namespace. It is this program, forked: it sleeps and reaps.
-fn share_pid(dir: &Path, cgroups: &[PathBuf]) -> Result<i32> {
+fn share_pid(dir: &Path, cgroup: &CgroupDirs) -> Result<i32> {
     at(unshare(CloneFlags::CLONE_NEWPID), "cannot make a pid namespace")?;
-    let Some(pid) = at(sys::fork(), "cannot fork")? else { reap_forever() };
-    for group in cgroups {
-        let file = group.join("cgroup.procs");
-        at(fs::write(&file, pid.to_string()), format_args!("cannot use {}", file.display()))?;
-    }
+    let pid = match fork(cgroup)? {
+        Forked::Parent(pid) => pid,
+        Forked::Child(entrance) => match entrance.enter() {
+            Ok(()) => reap_forever(),
+            // Its parent finds no namespace to keep.
+            Err(_) => std::process::exit(1),
+        },
+    };
     keep(&format!("/proc/{pid}/ns/pid"), &dir.join("pid"))?;
     Ok(pid)
 }

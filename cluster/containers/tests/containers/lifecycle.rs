@@ -195,7 +195,7 @@ async fn what_cannot_be_started_says_why() {
     let id = node.runtime.create_container(node.spec("")).await.unwrap();
     fs::remove_dir(format!("/sys/fs/cgroup/pids/{}/podpod/{id}", node.config.cgroup_parent)).unwrap();
     let error = node.runtime.start_container(&id).await.unwrap_err();
-    assert!(error.to_string().starts_with("cannot mount /sys/fs/cgroup/pids/"), "{error}");
+    assert!(error.to_string().starts_with("cannot join /sys/fs/cgroup/pids/"), "{error}");
     let mut spec = node.spec("");
     spec.image = "mesh.test/none".into();
     let error = node.runtime.create_container(spec).await.unwrap_err();
