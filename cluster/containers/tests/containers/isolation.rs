@@ -8,7 +8,7 @@ use cluster_containers::{
 };
 
 use crate::lifecycle::{bind, words};
-use crate::support::{Node, SECONDS_MAX, printed};
+use crate::support::{Network, Node, SECONDS_MAX, printed};
 
 #[tokio::test]
 async fn arguments_environment_and_directory_arrive() {
@@ -177,14 +177,9 @@ async fn the_machine_is_hidden() {
 
 #[tokio::test]
 async fn namespaces_are_the_pods() {
-    let dir = tempfile::tempdir().unwrap();
-    let net = dir.path().join("net");
-    fs::write(&net, "").unwrap();
-    let made =
-        std::process::Command::new("unshare").arg(format!("--net={}", net.display())).arg("true").status();
-    assert!(made.unwrap().success());
+    let net = Network::make();
     let sysctl = ("net.ipv4.ip_unprivileged_port_start".to_owned(), "80".to_owned());
-    let spec = SandboxSpec { net_ns: net.clone(), sysctls: [sysctl].into(), ..SandboxSpec::default() };
+    let spec = SandboxSpec { net_ns: net.path.clone(), sysctls: [sysctl].into(), ..SandboxSpec::default() };
     let node = Node::with(spec).await;
     let words = "link /proc/self/ns/net -- link /proc/self/ns/ipc -- link /proc/self/ns/uts -- link /proc/self/ns/pid -- \
                  link /proc/self/ns/mnt -- cat /proc/sys/kernel/hostname -- list /sys/class/net -- \
@@ -208,28 +203,19 @@ async fn namespaces_are_the_pods() {
     let error = node.runtime.create_sandbox(other).await.unwrap_err();
     assert_eq!(error.to_string(), "sysctl \"kernel.panic\" does not belong to a pod");
     assert_eq!(node.runtime.list_sandboxes().await.unwrap().len(), 1);
-    drop(node);
-    nix::mount::umount2(&net, nix::mount::MntFlags::MNT_DETACH).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_pods_start_at_once_each_in_its_network() {
     const PODS: usize = 12;
     let node = Node::start().await;
-    let nets = tempfile::tempdir().unwrap();
     let run = |n: usize| {
-        let (node, net) = (&node, nets.path().join(n.to_string()));
+        let (node, net) = (&node, Network::make());
         async move {
-            fs::write(&net, "").unwrap();
-            let made = std::process::Command::new("unshare")
-                .arg(format!("--net={}", net.display()))
-                .arg("true")
-                .status();
-            assert!(made.unwrap().success());
             let uid = format!("pod-{n}");
             let spec = SandboxSpec {
                 uid: uid.clone(),
-                net_ns: net.clone(),
+                net_ns: net.path.clone(),
                 hostname: uid.clone(),
                 ..SandboxSpec::default()
             };
@@ -247,7 +233,6 @@ async fn many_pods_start_at_once_each_in_its_network() {
             node.runtime.stop_container(&id, libc::SIGTERM, SECONDS_MAX).await.unwrap();
             assert_eq!(node.ended(&id).await.code, 5);
             node.runtime.remove_sandbox(&uid).await.unwrap();
-            nix::mount::umount2(&net, nix::mount::MntFlags::MNT_DETACH).unwrap();
             let text = printed(&path);
             let lines: Vec<_> = text.lines().map(str::to_owned).collect();
             assert_eq!(lines[1..4], [uid.as_str(), "up", "waiting for SIGTERM"]);

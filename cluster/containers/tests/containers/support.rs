@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -143,6 +144,31 @@ impl Drop for Node {
             let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
             assert!(!mounts.contains(self.dir.path().to_str().unwrap()), "mounts are left");
         }
+    }
+}
+
+/// A network namespace bound to a file.
+pub(crate) struct Network {
+    pub(crate) path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+// === impl Network ===
+
+impl Network {
+    pub(crate) fn make() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("net");
+        fs::write(&path, "").unwrap();
+        let made = Command::new("unshare").arg(format!("--net={}", path.display())).arg("true").status();
+        assert!(made.unwrap().success());
+        Self { path, _dir: dir }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.path, nix::mount::MntFlags::MNT_DETACH);
     }
 }
 
