@@ -106,7 +106,7 @@ impl Holdings {
 }
 
 fn invalid(kind: &Kind, object: &Value, field: &str, value: &Value, why: &str) -> ApiError {
-    ApiError::invalid(kind, object::name(object), &[FieldError::invalid(field, value, why)])
+    ApiError::invalid(kind, object::name(object), &[FieldError::invalid(field, value.clone(), why)])
 }
 
 // === impl Claim ===

@@ -6,6 +6,7 @@ pub(crate) mod rules;
 
 use std::sync::Arc;
 
+use cluster_machinery::{GroupResource, Status};
 use http::HeaderMap;
 
 pub(crate) use bootstrap_roles::objects as bootstrap_objects;
@@ -69,15 +70,9 @@ fn refusal(user: &User, question: &Question<'_>) -> ApiError {
     } else {
         format!("in the namespace {:?}", question.namespace)
     };
-    let qualified =
-        if question.group.is_empty() { question.resource.to_owned() } else { format!("{}.{}", question.resource, question.group) };
-    let subject = if question.name.is_empty() { qualified } else { format!("{qualified} {:?}", question.name) };
-    let message = format!(
-        "{subject} is forbidden: User {name:?} cannot {verb} resource {resource:?} in API group {:?} {scope}",
-        question.group
-    );
-    ApiError::new(http::StatusCode::FORBIDDEN, "Forbidden", message)
-        .details(question.group, question.resource, question.name)
+    let why = format!("User {name:?} cannot {verb} resource {resource:?} in API group {:?} {scope}", question.group);
+    let subject = GroupResource::new(question.group.to_owned(), question.resource.to_owned());
+    Status::forbidden(&subject, question.name, &why).into()
 }
 
 /// The rules that a role object holds.

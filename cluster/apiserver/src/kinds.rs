@@ -10,6 +10,7 @@ pub(crate) mod workload;
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
+use cluster_machinery::{GroupKind, GroupResource};
 use serde_json::Value;
 
 use crate::{
@@ -79,9 +80,12 @@ impl Kind {
         if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
     }
 
-    /// `resource.group`, or `resource` in the core group.
-    pub(crate) fn qualified(&self) -> String {
-        if self.group.is_empty() { self.resource.to_string() } else { format!("{}.{}", self.resource, self.group) }
+    pub(crate) fn group_resource(&self) -> GroupResource {
+        GroupResource::new(self.group.clone(), self.resource.clone())
+    }
+
+    pub(crate) fn group_kind(&self) -> GroupKind {
+        GroupKind::new(self.group.clone(), self.kind.clone())
     }
 
     /// The prefix under which all objects are stored, ending in `/`.

@@ -1,6 +1,7 @@
 //! Small operations on unstructured objects: reading fields, setting defaults, the stored form and its splice.
 
 use bytes::Bytes;
+use cluster_machinery::condition::{self, Condition};
 use cluster_store::KeyValue;
 use serde_json::{Map, Value, json};
 
@@ -74,6 +75,12 @@ pub(crate) fn default(object: &mut Value, key: &str, value: Value) {
     if absent && object.is_object() {
         object[key] = value;
     }
+}
+
+/// Sets a condition of an object's status; returns whether anything changed.
+pub(crate) fn set_condition(object: &mut Value, kind: &str, status: &str, reason: &str, message: &str) -> bool {
+    let condition = Condition { kind, status, reason, message, observed_generation: None };
+    condition::set(object, condition, jiff::Timestamp::now())
 }
 
 /// Removes a key.

@@ -145,7 +145,7 @@ async fn process(
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => return Err(ApiError::too_large()),
         Ok(Err(error)) => return Err(ApiError::bad_request(format!("the body cannot be read: {error}"))),
-        Err(_) => return Err(ApiError::timeout("the body did not arrive in time", 1)),
+        Err(_) => return Err(ApiError::timeout("the body did not arrive in time")),
     };
     let ctx = Arc::new(ctx);
     let work = dispatch(Arc::clone(&ctx));
@@ -154,7 +154,7 @@ async fn process(
             Ok(reply) => reply,
             Err(error) => Reply::from_error(&error),
         },
-        Err(_) => Reply::from_error(&ApiError::timeout("request did not complete within the allotted time", 1)),
+        Err(_) => Reply::from_error(&ApiError::timeout("request did not complete within the allotted time")),
     };
     for warning in ctx.take_warnings() {
         reply.warn(&warning);

@@ -117,7 +117,7 @@ impl Answer {
             (message, _) => format!("{denied}: {message}"),
         };
         let code = status["code"].as_u64().and_then(|c| u16::try_from(c).ok()).filter(|c| (400..600).contains(c));
-        Err(ApiError::from_status(status, code.unwrap_or(403), message))
+        Err(ApiError::foreign(status, code.unwrap_or(403), message))
     }
 
     /// Applies the patch of a mutating webhook.

@@ -14,7 +14,7 @@ use crate::{
     follow::{self, Change},
     kinds::{
         Kind, Name, Subresource,
-        strategy::{Plain, child_list, set_condition},
+        strategy::{Plain, child_list},
     },
     object::{self, child, finalizers, is_deleting, items, name, text},
 };
@@ -206,14 +206,13 @@ fn wanted(api: &Api, old: &Value) -> Option<Value> {
     if accepted {
         status.insert("acceptedNames".to_owned(), old["spec"]["names"].clone());
     }
-    let conditions = child_list(&mut new["status"], "conditions");
     if accepted {
-        set_condition(conditions, "NamesAccepted", "True", "NoConflicts", "no conflicts found");
-        set_condition(conditions, "Established", "True", "InitialNamesAccepted", "the initial names have been accepted");
+        object::set_condition(&mut new, "NamesAccepted", "True", "NoConflicts", "no conflicts found");
+        object::set_condition(&mut new, "Established", "True", "InitialNamesAccepted", "the initial names have been accepted");
     } else {
         let message = format!("{plural:?} or {kind:?} is already in use");
-        set_condition(conditions, "NamesAccepted", "False", "PluralConflict", &message);
-        set_condition(conditions, "Established", "False", "NotAccepted", "not all names are accepted");
+        object::set_condition(&mut new, "NamesAccepted", "False", "PluralConflict", &message);
+        object::set_condition(&mut new, "Established", "False", "NotAccepted", "not all names are accepted");
     }
     (new != *old).then_some(new)
 }

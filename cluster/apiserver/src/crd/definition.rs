@@ -1,11 +1,11 @@
 //! Checking definitions themselves.
 
+use cluster_machinery::name::{check_service, check_subdomain};
 use serde_json::Value;
 
 use super::cel;
 use crate::{
     error::FieldError,
-    kinds::validation::{dns1035_label, dns1123_subdomain},
     object::{items, text},
 };
 
@@ -14,25 +14,26 @@ pub(crate) fn validate(object: &Value, errors: &mut Vec<FieldError>) {
     let (group, plural) = (text(object, "/spec/group"), text(object, "/spec/names/plural"));
     if group.is_empty() {
         errors.push(FieldError::required("spec.group", ""));
-    } else if dns1123_subdomain(group).is_some() || !group.contains('.') {
-        errors.push(FieldError::invalid("spec.group", &object["spec"]["group"], "should be a domain with at least one dot"));
+    } else if !check_subdomain(group).is_empty() || !group.contains('.') {
+        errors.push(FieldError::invalid("spec.group", object["spec"]["group"].clone(), "should be a domain with at least one dot"));
     }
     let scopes = ["Cluster", "Namespaced"];
     if !scopes.contains(&text(object, "/spec/scope")) {
-        errors.push(FieldError::unsupported("spec.scope", &object["spec"]["scope"], &scopes));
+        errors.push(FieldError::not_supported("spec.scope", object["spec"]["scope"].clone(), &scopes));
     }
     for field in ["plural", "singular", "kind", "listKind"] {
         let name = text(object, &format!("/spec/names/{field}"));
         if name.is_empty() {
             errors.push(FieldError::required(format!("spec.names.{field}"), ""));
-        } else if let Some(why) = dns1035_label(&name.to_lowercase()) {
-            errors.push(FieldError::invalid(format!("spec.names.{field}"), &object["spec"]["names"][field], &why));
+        } else {
+            let problems = check_service(&name.to_lowercase()).into_iter();
+            errors.extend(problems.map(|why| FieldError::invalid(format!("spec.names.{field}"), name, why)));
         }
     }
     let wanted = format!("{plural}.{group}");
     if text(object, "/metadata/name") != wanted {
         let why = "must be spec.names.plural+\".\"+spec.group";
-        errors.push(FieldError::invalid("metadata.name", &object["metadata"]["name"], why));
+        errors.push(FieldError::invalid("metadata.name", object["metadata"]["name"].clone(), why));
     }
     let versions = items(object, "/spec/versions");
     if versions.is_empty() {
@@ -40,10 +41,10 @@ pub(crate) fn validate(object: &Value, errors: &mut Vec<FieldError>) {
     }
     if versions.iter().filter(|v| v["storage"] == true).count() != 1 {
         let why = "must have exactly one version marked as storage version";
-        errors.push(FieldError::invalid("spec.versions", &Value::Null, why));
+        errors.push(FieldError::invalid("spec.versions", Value::Null, why));
     }
     if text(object, "/spec/conversion/strategy") == "Webhook" {
-        errors.push(FieldError::unsupported("spec.conversion.strategy", &object["spec"]["conversion"]["strategy"], &["None"]));
+        errors.push(FieldError::not_supported("spec.conversion.strategy", object["spec"]["conversion"]["strategy"].clone(), &["None"]));
     }
     for (at, version) in versions.iter().enumerate() {
         let field = format!("spec.versions[{at}].schema.openAPIV3Schema");
@@ -66,13 +67,13 @@ fn validate_schema(schema: &Value, at: &str, root: bool, depth: usize, errors: &
         errors.push(FieldError::required(format!("{at}.type"), place));
     }
     if root && !kind.is_empty() && kind != "object" {
-        errors.push(FieldError::invalid(format!("{at}.type"), &schema["type"], "must be object at the root"));
+        errors.push(FieldError::invalid(format!("{at}.type"), schema["type"].clone(), "must be object at the root"));
     }
     if let Some(pattern) = schema["pattern"].as_str()
         && let Err(why) = regex::Regex::new(pattern)
     {
         let why = format!("must be a valid regular expression, but isn't: {why}");
-        errors.push(FieldError::invalid(format!("{at}.pattern"), &schema["pattern"], &why));
+        errors.push(FieldError::invalid(format!("{at}.pattern"), schema["pattern"].clone(), &why));
     }
     if kind == "array" && !schema["items"].is_object() {
         errors.push(FieldError::required(format!("{at}.items"), "must be specified"));
@@ -80,7 +81,7 @@ fn validate_schema(schema: &Value, at: &str, root: bool, depth: usize, errors: &
     for (index, rule) in items(schema, "/x-kubernetes-validations").iter().enumerate() {
         if let Err(why) = cel::compiles(text(rule, "/rule")) {
             let field = format!("{at}.x-kubernetes-validations[{index}].rule");
-            errors.push(FieldError::invalid(field, &rule["rule"], &format!("compilation failed: {why}")));
+            errors.push(FieldError::invalid(field, rule["rule"].clone(), format!("compilation failed: {why}")));
         }
     }
     for (name, child) in schema["properties"].as_object().into_iter().flatten() {

@@ -41,14 +41,22 @@ fn type_word(value: &Value) -> &'static str {
     }
 }
 
-fn wrong(reason: &'static str, path: &str, message: String) -> FieldError {
-    let field = if path.is_empty() { "<nil>".to_owned() } else { path.to_owned() };
-    FieldError { reason, field, message }
+/// The root has no path.
+fn place(path: &str) -> &str {
+    if path.is_empty() { "<nil>" } else { path }
 }
 
-fn invalid(path: &str, value: &Value, detail: &str) -> FieldError {
-    let field = if path.is_empty() { "<nil>" } else { path };
-    FieldError::invalid(field, value, detail)
+fn invalid(path: &str, value: &Value, detail: impl Into<String>) -> FieldError {
+    FieldError::invalid(place(path), value.clone(), detail)
+}
+
+fn wrong_type(path: &str, value: &Value, wanted: &str) -> FieldError {
+    let word = type_word(value);
+    FieldError::type_invalid(place(path), word, format!("{path} in body must be of type {wanted}: \"{word}\""))
+}
+
+fn size(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 fn node(schema: &Structural, value: &Value, path: &mut String, errors: &mut Vec<FieldError>) {
@@ -60,15 +68,11 @@ fn node(schema: &Structural, value: &Value, path: &mut String, errors: &mut Vec<
     }
     if schema.int_or_string {
         if !(fits(Type::Integer, value) || value.is_string()) {
-            let word = type_word(value);
-            let message = format!("Invalid value: \"{word}\": {path} in body must be of type integer,string: \"{word}\"");
-            errors.push(wrong("FieldValueTypeInvalid", path, message));
+            errors.push(wrong_type(path, value, "integer,string"));
             return;
         }
     } else if !fits(schema.kind, value) {
-        let (word, wanted) = (type_word(value), schema.kind.word());
-        let message = format!("Invalid value: \"{word}\": {path} in body must be of type {wanted}: \"{word}\"");
-        errors.push(wrong("FieldValueTypeInvalid", path, message));
+        errors.push(wrong_type(path, value, schema.kind.word()));
         return;
     }
     let length = path.len();
@@ -76,7 +80,7 @@ fn node(schema: &Structural, value: &Value, path: &mut String, errors: &mut Vec<
         Value::Object(map) => {
             for name in schema.required.iter().filter(|name| !map.contains_key(*name)) {
                 push(path, name);
-                errors.push(wrong("FieldValueRequired", path, "Required value".to_owned()));
+                errors.push(FieldError::required(path.as_str(), ""));
                 path.truncate(length);
             }
             for (key, child) in map {
@@ -115,7 +119,7 @@ fn duplicates(schema: &Structural, list: &[Value], path: &str, errors: &mut Vec<
     let mut seen = std::collections::HashSet::new();
     for (at, value) in list.iter().enumerate() {
         if !seen.insert(key(value)) {
-            errors.push(FieldError::duplicate(format!("{path}[{at}]"), value));
+            errors.push(FieldError::duplicate(format!("{path}[{at}]"), value.clone()));
         }
     }
 }
@@ -132,9 +136,10 @@ fn valid(schema: &Structural, value: &Value) -> bool {
 impl Checks {
     fn run(&self, value: &Value, path: &mut String, errors: &mut Vec<FieldError>) {
         if !self.enumeration.is_empty() && !self.enumeration.contains(value) {
-            let supported = self.enumeration.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
-            let message = format!("Unsupported value: {value}: supported values: {supported}");
-            errors.push(wrong("FieldValueNotSupported", path, message));
+            let texts: Vec<String> =
+                self.enumeration.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect();
+            let supported: Vec<&str> = texts.iter().map(String::as_str).collect();
+            errors.push(FieldError::not_supported(place(path), value.clone(), &supported));
         }
         match value {
             Value::Number(number) => self.number(number.as_f64().unwrap_or(0.0), value, path, errors),
@@ -142,21 +147,19 @@ impl Checks {
             Value::Array(list) => {
                 let (low, high) = self.counts;
                 if let Some(low) = low.filter(|low| (list.len() as u64) < *low) {
-                    errors.push(invalid(path, value, &format!("{path} in body should have at least {low} items")));
+                    errors.push(invalid(path, value, format!("{path} in body should have at least {low} items")));
                 }
                 if let Some(high) = high.filter(|high| list.len() as u64 > *high) {
-                    let message = format!("Too many: {}: must have at most {high} items", list.len());
-                    errors.push(wrong("FieldValueTooMany", path, message));
+                    errors.push(FieldError::too_many(place(path), list.len(), size(high)));
                 }
             }
             Value::Object(map) => {
                 let (low, high) = self.sizes;
                 if let Some(low) = low.filter(|low| (map.len() as u64) < *low) {
-                    errors.push(invalid(path, value, &format!("{path} in body should have at least {low} properties")));
+                    errors.push(invalid(path, value, format!("{path} in body should have at least {low} properties")));
                 }
                 if let Some(high) = high.filter(|high| map.len() as u64 > *high) {
-                    let message = format!("Too many: {}: must have at most {high} items", map.len());
-                    errors.push(wrong("FieldValueTooMany", path, message));
+                    errors.push(FieldError::too_many(place(path), map.len(), size(high)));
                 }
             }
             _ => {}
@@ -169,39 +172,38 @@ impl Checks {
             && (number < low || exclusive && number == low)
         {
             let or_equal = if exclusive { "" } else { " or equal to" };
-            errors.push(invalid(path, value, &format!("{path} in body should be greater than{or_equal} {low}")));
+            errors.push(invalid(path, value, format!("{path} in body should be greater than{or_equal} {low}")));
         }
         if let Some((high, exclusive)) = self.maximum
             && (number > high || exclusive && number == high)
         {
             let or_equal = if exclusive { "" } else { " or equal to" };
-            errors.push(invalid(path, value, &format!("{path} in body should be less than{or_equal} {high}")));
+            errors.push(invalid(path, value, format!("{path} in body should be less than{or_equal} {high}")));
         }
         if let Some(factor) = self.multiple_of
             && factor != 0.0
             && (number / factor).fract() != 0.0
         {
-            errors.push(invalid(path, value, &format!("{path} in body should be a multiple of {factor}")));
+            errors.push(invalid(path, value, format!("{path} in body should be a multiple of {factor}")));
         }
     }
 
     fn text(&self, text: &str, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
         let characters = text.chars().count() as u64;
         if let Some(low) = self.lengths.0.filter(|low| characters < *low) {
-            errors.push(invalid(path, value, &format!("{path} in body should be at least {low} chars long")));
+            errors.push(invalid(path, value, format!("{path} in body should be at least {low} chars long")));
         }
         if let Some(high) = self.lengths.1.filter(|high| characters > *high) {
-            let message = format!("Too long: may not be more than {high} bytes");
-            errors.push(wrong("FieldValueTooLong", path, message));
+            errors.push(FieldError::too_long(place(path), size(high)));
         }
         if let Some(pattern) = &self.pattern
             && !pattern.is_match(text)
         {
-            errors.push(invalid(path, value, &format!("{path} in body should match '{pattern}'")));
+            errors.push(invalid(path, value, format!("{path} in body should match '{pattern}'")));
         }
         if !format_fits(&self.format, text) {
             let detail = format!("{path} in body must be of type {}: {text:?}", self.format);
-            errors.push(invalid(path, value, &detail));
+            errors.push(invalid(path, value, detail));
         }
     }
 
@@ -209,23 +211,23 @@ impl Checks {
         for schema in &self.all_of {
             node(schema, value, path, errors);
         }
-        let place = if path.is_empty() { "<nil>" } else { path.as_str() };
+        let place = place(path).to_owned();
         if !self.any_of.is_empty() && !self.any_of.iter().any(|schema| valid(schema, value)) {
             let detail = format!("{place:?} must validate at least one schema (anyOf)");
-            errors.push(invalid(path, &Value::Null, &detail));
+            errors.push(invalid(path, &Value::Null, detail));
         }
         if !self.one_of.is_empty() {
             let found = self.one_of.iter().filter(|schema| valid(schema, value)).count();
             if found != 1 {
                 let found = if found == 0 { "none valid".to_owned() } else { format!("{found} valid alternatives") };
                 let detail = format!("{place:?} must validate one and only one schema (oneOf). Found {found}");
-                errors.push(invalid(path, &Value::Null, &detail));
+                errors.push(invalid(path, &Value::Null, detail));
             }
         }
         if let Some(not) = &self.not
             && valid(not, value)
         {
-            errors.push(invalid(path, &Value::Null, &format!("{place:?} must not validate the schema (not)")));
+            errors.push(invalid(path, &Value::Null, format!("{place:?} must not validate the schema (not)")));
         }
     }
 }
@@ -254,7 +256,7 @@ fn rule_node(schema: &Structural, value: &Value, old: Option<&Value>, path: &mut
     }
     for rule in &schema.rules {
         if let Err(why) = rule.check(schema, value, old) {
-            errors.push(invalid(path, &shown(value), &why));
+            errors.push(invalid(path, &shown(value), why));
         }
     }
     let length = path.len();
@@ -302,7 +304,7 @@ mod tests {
     fn check(schema: &Value, object: &Value) -> Vec<String> {
         let mut errors = Vec::new();
         crate::crd::version_with(schema).validate(object, None, &mut errors);
-        errors.into_iter().map(|e| format!("{}: {}", e.field, e.message)).collect()
+        errors.into_iter().map(|e| format!("{}: {}", e.field, e.body())).collect()
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Roles and bindings: names that need only fit a path, and required references.
 
+use cluster_machinery::name;
 use serde_json::{Value, json};
 
-use super::{strategy::Strategy, validation};
+use super::strategy::Strategy;
 use crate::{
     error::FieldError,
     object::{default, items, items_mut, text},
@@ -21,8 +22,8 @@ impl Strategy for Rbac {
         }
     }
 
-    fn validate_name(&self, name: &str) -> Option<String> {
-        validation::path_segment(name)
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        name::check_path_segment(name)
     }
 }
 
@@ -46,7 +47,7 @@ impl Strategy for RoleBindings {
         let role_kinds: &[&str] =
             if object["kind"] == "ClusterRoleBinding" { &["ClusterRole"] } else { &["Role", "ClusterRole"] };
         if !role_kinds.contains(&text(object, "/roleRef/kind")) {
-            errors.push(FieldError::unsupported("roleRef.kind", &object["roleRef"]["kind"], role_kinds));
+            errors.push(FieldError::not_supported("roleRef.kind", object["roleRef"]["kind"].clone(), role_kinds));
         }
         if text(object, "/roleRef/name").is_empty() {
             errors.push(FieldError::required("roleRef.name", ""));
@@ -57,18 +58,18 @@ impl Strategy for RoleBindings {
             }
             let kinds = ["ServiceAccount", "User", "Group"];
             if !kinds.contains(&text(subject, "/kind")) {
-                errors.push(FieldError::unsupported(format!("subjects[{at}].kind"), &subject["kind"], &kinds));
+                errors.push(FieldError::not_supported(format!("subjects[{at}].kind"), subject["kind"].clone(), &kinds));
             }
         }
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         if object["roleRef"] != old["roleRef"] {
-            errors.push(FieldError::invalid("roleRef", &object["roleRef"], "cannot change roleRef"));
+            errors.push(FieldError::invalid("roleRef", object["roleRef"].clone(), "cannot change roleRef"));
         }
     }
 
-    fn validate_name(&self, name: &str) -> Option<String> {
-        validation::path_segment(name)
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        name::check_path_segment(name)
     }
 }

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use base64::Engine as _;
+use cluster_machinery::name;
 use serde_json::{Value, json};
 
 use super::validation as check;
 use crate::{
     error::FieldError,
-    object::{child, default, integer, items, items_mut, now, remove, text},
+    object::{child, default, integer, items, items_mut, remove, text},
 };
 
 /// The ways in which a kind differs. All methods are pure.
@@ -28,9 +29,9 @@ pub(crate) trait Strategy: Send + Sync + fmt::Debug {
     /// Checks what may change.
     fn validate_update(&self, _object: &Value, _old: &Value, _errors: &mut Vec<FieldError>) {}
 
-    /// Checks `metadata.name`; returns what is wrong.
-    fn validate_name(&self, name: &str) -> Option<String> {
-        check::dns1123_subdomain(name)
+    /// Checks `metadata.name`; returns what is wrong with it.
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        name::check_subdomain(name)
     }
 
     /// The value of a field that selectors may name, beyond `metadata.*`; `None` when they may not.
@@ -106,7 +107,7 @@ impl Strategy for Secrets {
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         if text(object, "/type") != text(old, "/type") {
-            errors.push(FieldError::invalid("type", &object["type"], "field is immutable"));
+            errors.push(FieldError::invalid("type", object["type"].clone(), "field is immutable"));
         }
         immutable_data(object, old, &["data"], errors);
     }
@@ -150,8 +151,8 @@ impl Strategy for Namespaces {
         object["spec"] = old["spec"].clone();
     }
 
-    fn validate_name(&self, name: &str) -> Option<String> {
-        check::dns1123_label(name)
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        name::check_label(name)
     }
 
     fn selectable(&self, object: &Value, field: &str) -> Option<String> {
@@ -225,8 +226,8 @@ impl Strategy for Services {
         check::service(object, errors);
     }
 
-    fn validate_name(&self, name: &str) -> Option<String> {
-        check::dns1035_label(name)
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        name::check_service(name)
     }
 
     fn selectable(&self, object: &Value, field: &str) -> Option<String> {
@@ -267,18 +268,18 @@ impl Strategy for Webhooks {
         for (at, hook) in items(object, "/webhooks").iter().enumerate() {
             let field = |name: &str| format!("webhooks[{at}].{name}");
             let name = text(hook, "/name");
-            if name.split('.').count() < 3 || check::dns1123_subdomain(name).is_some() {
+            if name.split('.').count() < 3 || !name::check_subdomain(name).is_empty() {
                 let detail = "should be a domain with at least three segments separated by dots";
-                errors.push(FieldError::invalid(field("name"), &hook["name"], detail));
+                errors.push(FieldError::invalid(field("name"), hook["name"].clone(), detail));
             }
             let side_effects = text(hook, "/sideEffects");
             if !matches!(side_effects, "None" | "NoneOnDryRun") {
-                errors.push(FieldError::unsupported(field("sideEffects"), &hook["sideEffects"], &["None", "NoneOnDryRun"]));
+                errors.push(FieldError::not_supported(field("sideEffects"), hook["sideEffects"].clone(), &["None", "NoneOnDryRun"]));
             }
             if !items(hook, "/admissionReviewVersions").iter().any(|v| v == "v1") {
                 errors.push(FieldError::invalid(
                     field("admissionReviewVersions"),
-                    &hook["admissionReviewVersions"],
+                    hook["admissionReviewVersions"].clone(),
                     "must include at least one of v1",
                 ));
             }
@@ -288,7 +289,7 @@ impl Strategy for Webhooks {
             }
             if !integer(hook, "/timeoutSeconds").is_some_and(|s| (1..=30).contains(&s)) {
                 let detail = "the timeout value must be between 1 and 30 seconds";
-                errors.push(FieldError::invalid(field("timeoutSeconds"), &hook["timeoutSeconds"], detail));
+                errors.push(FieldError::invalid(field("timeoutSeconds"), hook["timeoutSeconds"].clone(), detail));
             }
         }
     }
@@ -342,7 +343,7 @@ impl Strategy for CustomDefinitions {
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         for field in ["group", "scope"] {
             if object["spec"][field] != old["spec"][field] {
-                errors.push(FieldError::invalid(format!("spec.{field}"), &object["spec"][field], "field is immutable"));
+                errors.push(FieldError::invalid(format!("spec.{field}"), object["spec"][field].clone(), "field is immutable"));
             }
         }
     }
@@ -357,27 +358,5 @@ pub(crate) fn child_list<'a>(object: &'a mut Value, key: &str) -> &'a mut Vec<Va
     match slot {
         Value::Array(list) => list,
         _ => unreachable!("it was made an array above"),
-    }
-}
-
-/// Sets a condition in place; returns whether anything changed.
-pub(crate) fn set_condition(conditions: &mut Vec<Value>, kind: &str, status: &str, reason: &str, message: &str) -> bool {
-    let slot = conditions.iter_mut().find(|c| c["type"] == kind);
-    match slot {
-        Some(c) if c["status"] == status && c["reason"] == reason && c["message"] == message => false,
-        Some(c) => {
-            if c["status"] != status {
-                c["lastTransitionTime"] = json!(now());
-            }
-            c["status"] = json!(status);
-            c["reason"] = json!(reason);
-            c["message"] = json!(message);
-            true
-        }
-        None => {
-            conditions.push(json!({"type": kind, "status": status, "reason": reason, "message": message,
-                "lastTransitionTime": now()}));
-            true
-        }
     }
 }

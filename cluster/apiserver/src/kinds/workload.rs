@@ -101,7 +101,7 @@ impl Strategy for Deployments {
         let strategy = &object["spec"]["strategy"];
         let kinds = ["Recreate", "RollingUpdate"];
         if !kinds.contains(&text(strategy, "/type")) {
-            errors.push(FieldError::unsupported("spec.strategy.type", &strategy["type"], &kinds));
+            errors.push(FieldError::not_supported("spec.strategy.type", strategy["type"].clone(), &kinds));
         }
         if strategy["type"] == "Recreate" && strategy["rollingUpdate"].is_object() {
             let why = "may not be specified when strategy `type` is 'Recreate'";
@@ -113,14 +113,14 @@ impl Strategy for Deployments {
             let why = "may not be 0 when `maxSurge` is 0";
             errors.push(FieldError::invalid(
                 "spec.strategy.rollingUpdate.maxUnavailable",
-                &rolling["maxUnavailable"],
+                rolling["maxUnavailable"].clone(),
                 why,
             ));
         }
         if integer(object, "/spec/progressDeadlineSeconds") <= integer(object, "/spec/minReadySeconds") {
             errors.push(FieldError::invalid(
                 "spec.progressDeadlineSeconds",
-                &object["spec"]["progressDeadlineSeconds"],
+                object["spec"]["progressDeadlineSeconds"].clone(),
                 "must be greater than minReadySeconds",
             ));
         }

@@ -63,10 +63,11 @@ pub(crate) fn parse(ctx: &Context) -> ApiResult<Parsed> {
         BodyType::Yaml | BodyType::ApplyPatch => parse::yaml(&ctx.body),
         BodyType::Protobuf => protobuf::decode(&ctx.body).map(|value| Parsed { value, duplicates: Vec::new() }),
         _ => {
-            return Err(ApiError::unsupported_media_type(
-                "the body of the request was in an unknown format - accepted media types include: application/json, \
-                 application/yaml, application/vnd.kubernetes.protobuf",
-            ));
+            return Err(ApiError::unsupported_media_type(&[
+                "application/json",
+                "application/yaml",
+                "application/vnd.kubernetes.protobuf",
+            ]));
         }
     };
     parsed.map_err(|error| {

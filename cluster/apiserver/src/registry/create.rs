@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use cluster_machinery::name as machinery_name;
 use cluster_store::{Op, Precondition, StoreError};
-use rand::Rng as _;
 use serde_json::{Value, json};
 
 use super::{body, modify::finish_defaults, render};
@@ -42,9 +42,8 @@ pub(crate) async fn insert(ctx: &Context, kind: &Arc<Kind>, mut object: Value) -
     let original = object.clone();
     for attempt in 0..8 {
         if generated {
-            let prefix = text(&original, "/metadata/generateName");
-            let prefix: String = prefix.chars().take(58).collect();
-            child(&mut object, "metadata").insert("name".to_owned(), json!(prefix + &random_suffix()));
+            let made_up = machinery_name::generate(text(&original, "/metadata/generateName"));
+            child(&mut object, "metadata").insert("name".to_owned(), json!(made_up));
         }
         match store(ctx, kind, object.clone()).await {
             Err(error) if generated && attempt < 7 && error.code() == 409 => {}
@@ -76,13 +75,6 @@ fn begin(kind: &Kind, object: &mut Value) -> ApiResult<bool> {
         metadata.remove("generation");
     }
     Ok(generated)
-}
-
-/// Five characters that form no word.
-fn random_suffix() -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut rng = rand::rng();
-    (0..5).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
 }
 
 async fn store(ctx: &Context, kind: &Arc<Kind>, mut object: Value) -> ApiResult<Value> {
@@ -121,9 +113,8 @@ async fn store(ctx: &Context, kind: &Arc<Kind>, mut object: Value) -> ApiResult<
 
 fn validate(kind: &Kind, object: &Value, name: &str) -> ApiResult<()> {
     let mut errors = Vec::new();
-    if let Some(why) = kind.strategy.validate_name(name) {
-        errors.push(FieldError::invalid("metadata.name", &json!(name), &why));
-    }
+    let problems = kind.strategy.validate_name(name).into_iter();
+    errors.extend(problems.map(|why| FieldError::invalid("metadata.name", name, why)));
     validation::metadata(object, &mut errors);
     if let Some(custom) = &kind.custom {
         custom.validate(object, None, &mut errors);

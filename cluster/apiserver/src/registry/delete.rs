@@ -11,7 +11,7 @@ use crate::{
     admission::{self, Attributes, Operation},
     context::Context,
     error::{ApiError, ApiResult},
-    kinds::{Kind, strategy::child_list},
+    kinds::Kind,
     object::{self, child, finalizers, integer, is_deleting, items, text},
     server::Reply,
 };
@@ -211,9 +211,8 @@ fn mark(kind: &Kind, old: &Value, options: &Options) -> Option<Value> {
         child(&mut new, "status").insert("phase".to_owned(), json!("Terminating"));
     }
     if kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
-        let conditions = child_list(&mut new["status"], "conditions");
         let message = "CustomResource deletion is pending";
-        crate::kinds::strategy::set_condition(conditions, "Terminating", "True", "InstanceDeletionPending", message);
+        object::set_condition(&mut new, "Terminating", "True", "InstanceDeletionPending", message);
     }
     Some(new)
 }

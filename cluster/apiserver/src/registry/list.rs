@@ -148,8 +148,7 @@ fn position(ctx: &Context, limit: usize) -> ApiResult<(Option<u64>, Option<Strin
     };
     let current = ctx.api.store.revision();
     if wanted > current {
-        let message = format!("Too large resource version: {wanted}, current: {current}");
-        return Err(ApiError::timeout(message, 1).cause("ResourceVersionTooLarge", "Too large resource version", ""));
+        return Err(ApiError::too_large_revision(wanted, current));
     }
     Ok((exact.then_some(wanted), None))
 }

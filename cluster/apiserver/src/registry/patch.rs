@@ -52,14 +52,11 @@ fn read(ctx: &Context, kind: &Kind, form: BodyType) -> ApiResult<Value> {
         _ => false,
     };
     if !accepted {
-        let types = if kind.type_id.is_some() {
-            "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"
-        } else {
-            "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
-        };
-        return Err(ApiError::unsupported_media_type(&format!(
-            "the body of the request was in an unknown format - accepted media types include: {types}"
-        )));
+        let mut types = vec!["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+        if kind.type_id.is_some() {
+            types.insert(2, "application/strategic-merge-patch+json");
+        }
+        return Err(ApiError::unsupported_media_type(&types));
     }
     let parsed = parse::json(&ctx.body)
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;

@@ -13,10 +13,7 @@ use super::{
 use crate::{
     context::Context,
     error::{ApiError, ApiResult, FieldError},
-    kinds::{
-        Kind,
-        strategy::{child_list, set_condition},
-    },
+    kinds::Kind,
     object::{self, child, text},
     server::Reply,
 };
@@ -70,8 +67,7 @@ async fn assign(ctx: &Context, kind: &Arc<Kind>, name: &str, binding: &Value) ->
             child(&mut new["metadata"], "annotations").insert(key.clone(), value.clone());
         }
         child(&mut new, "spec").insert("nodeName".to_owned(), json!(node));
-        child(&mut new, "status");
-        set_condition(child_list(&mut new["status"], "conditions"), "PodScheduled", "True", "", "");
+        object::set_condition(&mut new, "PodScheduled", "True", "", "");
         for condition in object::items_mut(&mut new, "/status/conditions") {
             for key in ["reason", "message"] {
                 if condition[key] == "" {

@@ -57,7 +57,7 @@ pub(crate) async fn handle(ctx: &Context, kind: &Arc<Kind>) -> ApiResult<Reply> 
         let replicas = integer(&scale, "/spec/replicas").unwrap_or(0);
         if replicas < 0 {
             let why = "must be greater than or equal to 0";
-            let errors = [FieldError::invalid("spec.replicas", &json!(replicas), why)];
+            let errors = [FieldError::invalid("spec.replicas", json!(replicas), why)];
             return Err(ApiError::invalid(kind, name, &errors));
         }
         let mut new = old.clone();

@@ -30,7 +30,7 @@ pub(crate) async fn create(ctx: &Context, kind: &Arc<Kind>) -> ApiResult<Reply> 
     let seconds = integer(&request, "/spec/expirationSeconds").unwrap_or(3600);
     if !SECONDS.contains(&seconds) {
         let why = "may not specify a duration less than 10 minutes";
-        let errors = [FieldError::invalid("spec.expirationSeconds", &json!(seconds), why)];
+        let errors = [FieldError::invalid("spec.expirationSeconds", json!(seconds), why)];
         return Err(ApiError::invalid(kind, name, &errors));
     }
     let bound = bound_objects(ctx, &request["spec"]["boundObjectRef"])?;

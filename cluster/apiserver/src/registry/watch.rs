@@ -147,9 +147,7 @@ async fn wait_for_revision(ctx: &Context, begin: &Begin) -> ApiResult<()> {
     let deadline = Instant::now() + FUTURE_WAIT;
     while ctx.api.store.revision() < wanted {
         if Instant::now() >= deadline {
-            let current = ctx.api.store.revision();
-            let message = format!("Timeout: Too large resource version: {wanted}, current: {current}");
-            return Err(ApiError::timeout(message, 1).cause("ResourceVersionTooLarge", "Too large resource version", ""));
+            return Err(ApiError::too_large_revision(wanted, ctx.api.store.revision()));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

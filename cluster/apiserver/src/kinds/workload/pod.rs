@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use cluster_machinery::Quantity;
+use cluster_machinery::{Quantity, name::check_label};
 use serde_json::{Value, json};
 
 use crate::{
@@ -15,19 +15,19 @@ use crate::{
 pub(crate) fn validate_workload(object: &Value, errors: &mut Vec<FieldError>) {
     let spec = &object["spec"];
     if integer(spec, "/replicas").is_some_and(|n| n < 0) {
-        errors.push(FieldError::invalid("spec.replicas", &spec["replicas"], "must be greater than or equal to 0"));
+        errors.push(FieldError::invalid("spec.replicas", spec["replicas"].clone(), "must be greater than or equal to 0"));
     }
     let selector = &spec["selector"];
     let wanted = selector["matchLabels"].as_object();
     if !selector.is_object() {
         errors.push(FieldError::required("spec.selector", ""));
     } else if wanted.is_none_or(serde_json::Map::is_empty) && items(selector, "/matchExpressions").is_empty() {
-        errors.push(FieldError::invalid("spec.selector", selector, "empty selector is invalid for deployment"));
+        errors.push(FieldError::invalid("spec.selector", selector.clone(), "empty selector is invalid for deployment"));
     } else {
         let labels = &spec["template"]["metadata"]["labels"];
         if !wanted.into_iter().flatten().all(|(key, value)| labels.get(key) == Some(value)) {
             let why = "`selector` does not match template `labels`";
-            errors.push(FieldError::invalid("spec.template.metadata.labels", labels, why));
+            errors.push(FieldError::invalid("spec.template.metadata.labels", labels.clone(), why));
         }
     }
     if !spec["template"]["spec"].is_object() {
@@ -37,9 +37,9 @@ pub(crate) fn validate_workload(object: &Value, errors: &mut Vec<FieldError>) {
     check::labels(&spec["template"]["metadata"]["labels"], "spec.template.labels", errors);
     validate_spec(&spec["template"]["spec"], "spec.template.spec", errors);
     if spec["template"]["spec"]["restartPolicy"] != "Always" {
-        errors.push(FieldError::unsupported(
+        errors.push(FieldError::not_supported(
             "spec.template.spec.restartPolicy",
-            &spec["template"]["spec"]["restartPolicy"],
+            spec["template"]["spec"]["restartPolicy"].clone(),
             &["Always"],
         ));
     }
@@ -48,7 +48,7 @@ pub(crate) fn validate_workload(object: &Value, errors: &mut Vec<FieldError>) {
 /// A selector cannot change once objects may match it.
 pub(crate) fn selector_is_immutable(object: &Value, old: &Value, errors: &mut Vec<FieldError>) {
     if object["spec"]["selector"] != old["spec"]["selector"] {
-        errors.push(FieldError::invalid("spec.selector", &object["spec"]["selector"], "field is immutable"));
+        errors.push(FieldError::invalid("spec.selector", object["spec"]["selector"].clone(), "field is immutable"));
     }
 }
 
@@ -60,11 +60,11 @@ pub(crate) fn validate_spec(spec: &Value, at: &str, errors: &mut Vec<FieldError>
     }
     let restart = ["Always", "OnFailure", "Never"];
     if !restart.contains(&text(spec, "/restartPolicy")) {
-        errors.push(FieldError::unsupported(format!("{at}.restartPolicy"), &spec["restartPolicy"], &restart));
+        errors.push(FieldError::not_supported(format!("{at}.restartPolicy"), spec["restartPolicy"].clone(), &restart));
     }
     let dns = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     if !dns.contains(&text(spec, "/dnsPolicy")) {
-        errors.push(FieldError::unsupported(format!("{at}.dnsPolicy"), &spec["dnsPolicy"], &dns));
+        errors.push(FieldError::not_supported(format!("{at}.dnsPolicy"), spec["dnsPolicy"].clone(), &dns));
     }
     let volumes = validate_volumes(spec, at, errors);
     if items(spec, "/containers").is_empty() {
@@ -76,7 +76,7 @@ pub(crate) fn validate_spec(spec: &Value, at: &str, errors: &mut Vec<FieldError>
             let at = format!("{at}.{list}[{index}]");
             validate_container(container, &at, &volumes, errors);
             if !names.insert(text(container, "/name")) {
-                errors.push(FieldError::duplicate(format!("{at}.name"), &container["name"]));
+                errors.push(FieldError::duplicate(format!("{at}.name"), container["name"].clone()));
             }
         }
     }
@@ -89,11 +89,11 @@ fn validate_volumes<'a>(spec: &'a Value, at: &str, errors: &mut Vec<FieldError>)
         let field = format!("{at}.volumes[{index}].name");
         if name.is_empty() {
             errors.push(FieldError::required(&field, ""));
-        } else if let Some(why) = check::dns1123_label(name) {
-            errors.push(FieldError::invalid(&field, &volume["name"], &why));
+        } else {
+            errors.extend(label_problems(&field, name));
         }
         if !volumes.insert(name) {
-            errors.push(FieldError::duplicate(&field, &volume["name"]));
+            errors.push(FieldError::duplicate(&field, volume["name"].clone()));
         }
         if volume.as_object().map_or(0, |map| map.keys().filter(|key| *key != "name").count()) > 1 {
             errors.push(FieldError::forbidden(
@@ -109,15 +109,15 @@ fn validate_container(container: &Value, at: &str, volumes: &HashSet<&str>, erro
     let name = text(container, "/name");
     if name.is_empty() {
         errors.push(FieldError::required(format!("{at}.name"), ""));
-    } else if let Some(why) = check::dns1123_label(name) {
-        errors.push(FieldError::invalid(format!("{at}.name"), &container["name"], &why));
+    } else {
+        errors.extend(label_problems(&format!("{at}.name"), name));
     }
     if text(container, "/image").is_empty() {
         errors.push(FieldError::required(format!("{at}.image"), ""));
     }
     let policies = ["Always", "IfNotPresent", "Never"];
     if !policies.contains(&text(container, "/imagePullPolicy")) {
-        errors.push(FieldError::unsupported(format!("{at}.imagePullPolicy"), &container["imagePullPolicy"], &policies));
+        errors.push(FieldError::not_supported(format!("{at}.imagePullPolicy"), container["imagePullPolicy"].clone(), &policies));
     }
     for (index, port) in items(container, "/ports").iter().enumerate() {
         check::port(&port["containerPort"], &format!("{at}.ports[{index}].containerPort"), errors);
@@ -125,11 +125,7 @@ fn validate_container(container: &Value, at: &str, volumes: &HashSet<&str>, erro
     for (index, mount) in items(container, "/volumeMounts").iter().enumerate() {
         let at = format!("{at}.volumeMounts[{index}]");
         if !volumes.contains(text(mount, "/name")) {
-            errors.push(FieldError {
-                reason: "FieldValueNotFound",
-                field: format!("{at}.name"),
-                message: format!("Not found: {}", mount["name"]),
-            });
+            errors.push(FieldError::not_found(format!("{at}.name"), mount["name"].clone()));
         }
         if text(mount, "/mountPath").is_empty() {
             errors.push(FieldError::required(format!("{at}.mountPath"), ""));
@@ -141,13 +137,17 @@ fn validate_container(container: &Value, at: &str, volumes: &HashSet<&str>, erro
         }
         if !text(env, "/value").is_empty() && env["valueFrom"].is_object() {
             let why = "may not be specified when `value` is not empty";
-            errors.push(FieldError::invalid(format!("{at}.env[{index}].valueFrom"), &json!(""), why));
+            errors.push(FieldError::invalid(format!("{at}.env[{index}].valueFrom"), json!(""), why));
         }
     }
     validate_resources(&container["resources"], &format!("{at}.resources"), errors);
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         validate_probe(&container[probe], &format!("{at}.{probe}"), errors);
     }
+}
+
+fn label_problems(field: &str, name: &str) -> impl Iterator<Item = FieldError> {
+    check_label(name).into_iter().map(move |why| FieldError::invalid(field, name, why))
 }
 
 /// Nobody asks for more than they may use.
@@ -159,7 +159,7 @@ fn validate_resources(resources: &Value, at: &str, errors: &mut Vec<FieldError>)
             && asked.milli() > most.milli()
         {
             let why = format!("must be less than or equal to {name} limit of {}", limit.as_str().unwrap_or_default());
-            errors.push(FieldError::invalid(format!("{at}.requests"), request, &why));
+            errors.push(FieldError::invalid(format!("{at}.requests"), request.clone(), &why));
         }
     }
 }
@@ -177,7 +177,7 @@ fn validate_probe(probe: &Value, at: &str, errors: &mut Vec<FieldError>) {
     for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
         if integer(probe, &format!("/{field}")).is_some_and(|n| n < 0) {
             let why = "must be greater than or equal to 0";
-            errors.push(FieldError::invalid(format!("{at}.{field}"), &probe[field], why));
+            errors.push(FieldError::invalid(format!("{at}.{field}"), probe[field].clone(), why));
         }
     }
 }
@@ -266,6 +266,6 @@ mod tests {
         let mut errors = Vec::new();
         validate_spec(&json!({"restartPolicy": "Always", "dnsPolicy": "ClusterFirst"}), "spec", &mut errors);
         assert_eq!(errors[0].field, "spec.containers");
-        assert_eq!(errors[0].message, "Required value");
+        assert_eq!(errors[0].body(), "Required value");
     }
 }
