@@ -63,7 +63,7 @@ impl World {
     /// # Panics
     /// When the text is not YAML: a test's input is part of the test.
     pub fn apply(&mut self, yaml: &str) {
-        let documents = document::parse(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+        let documents = document::parse(yaml).unwrap_or_else(|error| panic!("{error}"));
         documents.into_iter().for_each(|it| self.put(it.value));
     }
 
