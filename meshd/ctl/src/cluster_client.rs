@@ -12,13 +12,18 @@ use kube::{
     discovery::{Discovery, Scope},
 };
 use serde_json::Value;
+use std::time::Duration;
 
 /// A client with what the server can do.
 pub struct Cluster {
     /// The client.
     pub client: Client,
-    discovery: tokio::sync::OnceCell<Discovery>,
+    /// What the server can do, as it said when it was last asked.
+    discovery: tokio::sync::RwLock<Option<Discovery>>,
 }
+
+/// A kind whose definition was just stored is served within this time.
+const DEFINITION_SERVED: Duration = Duration::from_secs(5);
 
 /// A kind with its scope.
 #[derive(Debug, Clone)]
@@ -59,11 +64,18 @@ impl Cluster {
             .await
             .map_err(|e| unreadable(base_types::ErrorChain(&e).to_string()))?;
         config.proxy_url = None;
-        Ok(Self { client: Client::try_from(config)?, discovery: tokio::sync::OnceCell::new() })
+        Ok(Self { client: Client::try_from(config)?, discovery: tokio::sync::RwLock::new(None) })
     }
 
-    async fn discovery(&self) -> Outcome<&Discovery> {
-        Ok(self.discovery.get_or_try_init(|| Discovery::new(self.client.clone()).run_aggregated()).await?)
+    /// Looks something up in what the server can do; asks it once more when it is not there.
+    async fn look_up<T>(&self, look: impl Fn(&Discovery) -> Option<T>) -> Outcome<Option<T>> {
+        if let Some(found) = self.discovery.read().await.as_ref().and_then(&look) {
+            return Ok(Some(found));
+        }
+        let fresh = Discovery::new(self.client.clone()).run_aggregated().await?;
+        let found = look(&fresh);
+        *self.discovery.write().await = Some(fresh);
+        Ok(found)
     }
 
     /// The kind of a document.
@@ -72,34 +84,54 @@ impl Cluster {
         let (api, kind) = (text("apiVersion"), text("kind"));
         let (group, version) = api.split_once('/').unwrap_or(("", &api));
         let gvk = GroupVersionKind::gvk(group, version, &kind);
-        let Some((resource, capabilities)) = self.discovery().await?.resolve_gvk(&gvk) else {
+        let found = self.look_up(|discovery| discovery.resolve_gvk(&gvk)).await?;
+        let Some((resource, capabilities)) = found else {
             return Err(Failure::new(
                 Exit::BadInput,
                 format!("no matches for kind \"{kind}\" in version \"{api}\""),
             )
-            .fix("meshctl api-resources lists what the cluster knows"));
+            .fix("kubectl api-resources lists what the cluster knows"));
         };
         Ok(Kind { resource, namespaced: capabilities.scope == Scope::Namespaced })
+    }
+
+    /// Waits until a kind whose definition was just stored is served.
+    pub async fn served(&self, document: &Value) -> Outcome<Kind> {
+        let deadline = tokio::time::Instant::now() + DEFINITION_SERVED;
+        loop {
+            match self.kind_of(document).await {
+                Err(failure) if failure.exit == Exit::BadInput && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// The kind that a person means by `vs`, `virtualservice`, `virtualservices` or `virtualservices.networking.istio.io`.
     pub async fn kind_named(&self, name: &str) -> Outcome<Kind> {
         let wanted = name.to_ascii_lowercase();
         let (plural, group) = wanted.split_once('.').map_or((wanted.as_str(), None), |(p, g)| (p, Some(g)));
-        let discovery = self.discovery().await?;
-        for found in discovery.groups() {
-            for (resource, capabilities) in found.recommended_resources() {
+        let look = |discovery: &Discovery| {
+            let all = discovery.groups().flat_map(|found| found.recommended_resources());
+            let mut fits = all.filter(|(resource, _)| {
                 let names = [
                     resource.plural.as_str(),
                     &resource.kind.to_ascii_lowercase(),
                     short_name(&resource.kind),
                 ];
-                if names.contains(&plural) && group.is_none_or(|g| g == resource.group) {
-                    return Ok(Kind { resource, namespaced: capabilities.scope == Scope::Namespaced });
-                }
+                names.contains(&plural) && group.is_none_or(|g| g == resource.group)
+            });
+            fits.next()
+        };
+        match self.look_up(look).await? {
+            Some((resource, capabilities)) => {
+                Ok(Kind { resource, namespaced: capabilities.scope == Scope::Namespaced })
+            }
+            None => {
+                Err(Failure::new(Exit::Usage, format!("the server doesn't have a resource type \"{name}\"")))
             }
         }
-        Err(Failure::new(Exit::Usage, format!("the server doesn't have a resource type \"{name}\"")))
     }
 
     /// The objects of a kind, in `namespace` or in all.

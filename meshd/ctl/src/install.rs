@@ -14,7 +14,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
     runtime::{WatchStreamExt, watcher},
 };
-use policies_api::names::ROOT_NAMESPACE;
+use policies_api::{Kind, names::ROOT_NAMESPACE};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -53,6 +53,9 @@ pub async fn kinds(cluster: &Cluster, note: &Note) -> Outcome<Count> {
     for crd in policies_api::crd::all() {
         note.set(crd["metadata"]["name"].as_str().unwrap_or_default());
         apply_one(cluster, &crd, &mut count).await?;
+    }
+    for kind in Kind::ALL {
+        cluster.served(&json!({"apiVersion": format!("{}/v1", kind.group()), "kind": kind.name()})).await?;
     }
     Ok(count)
 }
