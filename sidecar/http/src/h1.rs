@@ -29,4 +29,4 @@ pub(crate) enum Framing {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

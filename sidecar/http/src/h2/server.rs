@@ -67,6 +67,8 @@ impl<H: Handler + 'static> Server<H> {
         loop {
             match poll_fn(|cx| self.poll_accept(cx)).await {
                 None => return Served::Closed,
+                // A client that hears GOAWAY may hang up before all is said.
+                Some(Err(_)) if self.ending => return Served::Closed,
                 Some(Err(_)) => return Served::Failed,
                 Some(Ok((request, respond))) => {
                     self.idle = None;
