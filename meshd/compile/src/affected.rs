@@ -27,15 +27,22 @@ pub fn affected(change: &Change, before: &Snapshot, after: &Snapshot, proxy: &Pr
 fn reach(key: &meshd_model::ChangeKey, before: &Snapshot, after: &Snapshot, proxy: &ProxyKey) -> Affected {
     match key.kind {
         ChangeKind::Endpoints => Affected::Endpoints,
-        ChangeKind::Secret if proxy.kind == ProxyKind::Sidecar || key.namespace != proxy.namespace => Affected::Nothing,
+        ChangeKind::Secret if proxy.kind == ProxyKind::Sidecar || key.namespace != proxy.namespace => {
+            Affected::Nothing
+        }
         // A pod's own labels reach its proxy through selectors; another pod reaches it through endpoints, which are changes of their own.
-        ChangeKind::Workload if key.namespace == proxy.namespace && key.name == proxy.pod => Affected::Everything,
+        ChangeKind::Workload if key.namespace == proxy.namespace && key.name == proxy.pod => {
+            Affected::Everything
+        }
         ChangeKind::Workload => Affected::Nothing,
         ChangeKind::Policy(kind) => {
             let id = meshd_model::ObjectId { kind, namespace: key.namespace.clone(), name: key.name.clone() };
-            let concerned = [before, after].into_iter().any(|it| meshd_model::select::concerns(it, &id, proxy));
+            let concerned =
+                [before, after].into_iter().any(|it| meshd_model::select::concerns(it, &id, proxy));
             if concerned { Affected::Everything } else { Affected::Nothing }
         }
-        ChangeKind::Secret | ChangeKind::Service | ChangeKind::Namespace | ChangeKind::MeshConfig => Affected::Everything,
+        ChangeKind::Secret | ChangeKind::Service | ChangeKind::Namespace | ChangeKind::MeshConfig => {
+            Affected::Everything
+        }
     }
 }

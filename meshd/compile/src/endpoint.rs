@@ -11,7 +11,9 @@ use policies_api::destination_rule::Subset;
 use policies_api::matching::selects;
 use policies_api::peer_authentication::MtlsMode;
 use policies_xds::core::HealthStatus;
-use policies_xds::endpoint::{self as proto, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier};
+use policies_xds::endpoint::{
+    self as proto, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+};
 
 use crate::cluster::{Discovery, discovery, effective_of};
 use crate::proto::{metadata, number, socket_address, structure, text};
@@ -77,14 +79,19 @@ pub(crate) fn assignment(
             && subset.is_none_or(|it| selects(&it.labels, &endpoint.workload.labels));
         if chosen {
             let message = message(view, service, endpoint);
-            localities.entry(&endpoint.workload.locality).or_default().push((&endpoint.address, endpoint.port, message));
+            localities.entry(&endpoint.workload.locality).or_default().push((
+                &endpoint.address,
+                endpoint.port,
+                message,
+            ));
         }
     }
     let mut endpoints = Vec::new();
     for (locality, mut found) in localities {
         found.sort_by(|(a, a_port, _), (b, b_port, _)| (a, a_port).cmp(&(b, b_port)));
         let lb_endpoints: Vec<LbEndpoint> = found.into_iter().map(|(_, _, it)| it).collect();
-        let weight: u32 = lb_endpoints.iter().filter_map(|it| it.load_balancing_weight).map(|it| it.value).sum();
+        let weight: u32 =
+            lb_endpoints.iter().filter_map(|it| it.load_balancing_weight).map(|it| it.value).sum();
         endpoints.push(LocalityLbEndpoints {
             locality: Some(policies_xds::core::Locality {
                 region: locality.region.to_string(),
@@ -137,7 +144,10 @@ fn message(view: &View<'_>, service: &Service, endpoint: &Endpoint) -> LbEndpoin
         health_status: health.into(),
         metadata: Some(metadata(entries)),
         load_balancing_weight: number(endpoint.weight.max(1)),
-        host_identifier: Some(HostIdentifier::Endpoint(proto::Endpoint { address: Some(address), ..Default::default() })),
+        host_identifier: Some(HostIdentifier::Endpoint(proto::Endpoint {
+            address: Some(address),
+            ..Default::default()
+        })),
     }
 }
 
@@ -150,12 +160,14 @@ pub(crate) fn all_accept_mutual_tls(view: &View<'_>, service: &Service) -> bool 
 /// A pod whose policy disables mutual TLS on a port is called in plain text.
 fn accepts_mutual_tls(view: &View<'_>, endpoint: &Endpoint) -> bool {
     let disables = |it: &policies_api::PeerAuthentication| {
-        it.mtls.is_some_and(|it| it.mode == MtlsMode::Disable) || it.port_level_mtls.values().any(|it| it.mode == MtlsMode::Disable)
+        it.mtls.is_some_and(|it| it.mode == MtlsMode::Disable)
+            || it.port_level_mtls.values().any(|it| it.mode == MtlsMode::Disable)
     };
     let nobody = view.mesh.default_mtls != MtlsMode::Disable
         && !view.snapshot.policies.peer_authentications.iter().any(|it| disables(&it.spec));
     nobody || {
         let workload = &endpoint.workload;
-        security::peer_modes(view.snapshot, &workload.namespace, &workload.labels).of(endpoint.port) != MtlsMode::Disable
+        security::peer_modes(view.snapshot, &workload.namespace, &workload.labels).of(endpoint.port)
+            != MtlsMode::Disable
     }
 }

@@ -12,12 +12,19 @@ use policies_xds::{any, listener, router};
 
 /// An HTTP filter.
 pub(crate) fn http(name: &str, config: Any) -> HttpFilter {
-    HttpFilter { name: name.to_owned(), config_type: Some(http_filter::ConfigType::TypedConfig(config)), ..Default::default() }
+    HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(config)),
+        ..Default::default()
+    }
 }
 
 /// A network filter.
 pub(crate) fn network(name: &str, config: Any) -> listener::Filter {
-    listener::Filter { name: name.to_owned(), config_type: Some(listener::filter::ConfigType::TypedConfig(config)) }
+    listener::Filter {
+        name: name.to_owned(),
+        config_type: Some(listener::filter::ConfigType::TypedConfig(config)),
+    }
 }
 
 /// Faults, cross-origin answers, and the router: what a client's side does.

@@ -30,7 +30,8 @@ pub(crate) fn ports<'a>(view: &View<'a>) -> Vec<InboundPort<'a>> {
         return Vec::new();
     }
     let unknown = Workload::default();
-    let pod = view.snapshot.workloads.named(&view.proxy.namespace, &view.proxy.pod).map_or(&unknown, |it| &**it);
+    let pod =
+        view.snapshot.workloads.named(&view.proxy.namespace, &view.proxy.pod).map_or(&unknown, |it| &**it);
     let modes = security::peer_modes(view.snapshot, &view.proxy.namespace, &view.proxy.labels);
     let mut found: BTreeMap<u16, InboundPort<'a>> = BTreeMap::new();
     for service in gateway::services_of_pod(view.snapshot, view.proxy) {

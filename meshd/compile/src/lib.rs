@@ -35,7 +35,15 @@ pub fn compile(snapshot: &Snapshot, proxy: &ProxyKey) -> Resources {
 
 /// The fast path after [`Affected::Endpoints`]: only the assignments of hosts that `change` names are compiled again.
 #[must_use]
-pub fn compile_endpoints(snapshot: &Snapshot, proxy: &ProxyKey, previous: &Resources, change: &Change) -> Resources {
+pub fn compile_endpoints(
+    snapshot: &Snapshot,
+    proxy: &ProxyKey,
+    previous: &Resources,
+    change: &Change,
+) -> Resources {
     let view = view::View::new(snapshot, proxy);
-    Resources { endpoints: endpoint::recompile(&view, &previous.endpoints, change).into(), ..previous.clone() }
+    Resources {
+        endpoints: endpoint::recompile(&view, &previous.endpoints, change).into(),
+        ..previous.clone()
+    }
 }

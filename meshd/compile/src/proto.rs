@@ -43,7 +43,11 @@ pub(crate) fn ordered<V: Clone>(mut entries: Vec<(String, V)>) -> HashMap<String
 }
 
 /// A message in which the map field `tag` holds the given entries in their order; the field itself must be empty in `message`.
-pub(crate) fn encode_with_map<M: Message, V: Message>(message: &M, tag: u32, entries: &[(String, V)]) -> Vec<u8> {
+pub(crate) fn encode_with_map<M: Message, V: Message>(
+    message: &M,
+    tag: u32,
+    entries: &[(String, V)],
+) -> Vec<u8> {
     let mut bytes = message.encode_to_vec();
     for (key, value) in entries {
         let mut entry = Vec::new();
@@ -82,7 +86,10 @@ pub(crate) fn socket_address(address: impl Into<String>, port: u16) -> core::Add
 }
 
 pub(crate) fn cidr(network: &IpNet) -> core::CidrRange {
-    core::CidrRange { address_prefix: network.network().to_string(), prefix_len: number(u32::from(network.prefix_len())) }
+    core::CidrRange {
+        address_prefix: network.network().to_string(),
+        prefix_len: number(u32::from(network.prefix_len())),
+    }
 }
 
 /// A single address, or the network it was written as.
@@ -95,13 +102,18 @@ pub(crate) fn ads() -> core::ConfigSource {
     core::ConfigSource {
         resource_api_version: core::ApiVersion::V3.into(),
         initial_fetch_timeout: Some(duration(Duration::ZERO)),
-        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})),
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(
+            core::AggregatedConfigSource {},
+        )),
         ..Default::default()
     }
 }
 
 pub(crate) fn transport_socket(name: &str, config: Any) -> core::TransportSocket {
-    core::TransportSocket { name: name.to_owned(), config_type: Some(core::transport_socket::ConfigType::TypedConfig(config)) }
+    core::TransportSocket {
+        name: name.to_owned(),
+        config_type: Some(core::transport_socket::ConfigType::TypedConfig(config)),
+    }
 }
 
 pub(crate) fn regex(regex: impl Into<String>) -> matcher::RegexMatcher {
@@ -127,9 +139,16 @@ pub(crate) fn string_match(written: &StringMatch) -> Option<matcher::StringMatch
 /// Millionths, so that steps of 0.0001 % survive; anything that is not a percentage counts as the nearest bound.
 pub(crate) fn fraction(percent: Percent) -> types::FractionalPercent {
     let millionths = (percent.value.clamp(0.0, 100.0) * 10_000.0).round();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1,000,000, or NaN, which becomes 0")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 0 and 1,000,000, or NaN, which becomes 0"
+    )]
     let numerator = millionths as u32;
-    types::FractionalPercent { numerator, denominator: types::fractional_percent::DenominatorType::Million.into() }
+    types::FractionalPercent {
+        numerator,
+        denominator: types::fractional_percent::DenominatorType::Million.into(),
+    }
 }
 
 /// Metadata under one key.
@@ -151,7 +170,8 @@ mod tests {
 
     #[test]
     fn appended_entries_decode_as_the_map() {
-        let entries: Vec<(String, Value)> = (0..20).map(|it| (format!("k{it:02}"), text(it.to_string()))).collect();
+        let entries: Vec<(String, Value)> =
+            (0..20).map(|it| (format!("k{it:02}"), text(it.to_string()))).collect();
         let decoded = Struct::decode(&*encode_with_map(&Struct::default(), 1, &entries)).unwrap();
         assert_eq!(decoded.fields.len(), 20);
         assert_eq!(decoded.fields["k07"], text("7"));
@@ -159,7 +179,9 @@ mod tests {
 
     #[test]
     fn fractions_are_exact_and_bounded() {
-        for (value, expected) in [(10.0, 100_000), (0.0001, 1), (100.0, 1_000_000), (250.0, 1_000_000), (-1.0, 0), (f64::NAN, 0)] {
+        for (value, expected) in
+            [(10.0, 100_000), (0.0001, 1), (100.0, 1_000_000), (250.0, 1_000_000), (-1.0, 0), (f64::NAN, 0)]
+        {
             assert_eq!(fraction(Percent { value }).numerator, expected);
         }
     }

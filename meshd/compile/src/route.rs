@@ -36,7 +36,10 @@ pub(crate) fn compile(view: &View<'_>) -> ResourceMap {
 }
 
 /// A route configuration with the options that all of ours share.
-pub(crate) fn configuration(name: String, virtual_hosts: Vec<policies_xds::route::VirtualHost>) -> RouteConfiguration {
+pub(crate) fn configuration(
+    name: String,
+    virtual_hosts: Vec<policies_xds::route::VirtualHost>,
+) -> RouteConfiguration {
     RouteConfiguration {
         name,
         virtual_hosts,

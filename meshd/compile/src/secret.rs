@@ -19,7 +19,10 @@ pub(crate) fn compile(view: &View<'_>) -> ResourceMap {
     }
     let mut resources = ResourceMap::new();
     for name in wanted(view) {
-        let Some(secret) = view.snapshot.secrets.get(&(Arc::clone(&view.proxy.namespace), Arc::clone(&name))) else { continue };
+        let Some(secret) = view.snapshot.secrets.get(&(Arc::clone(&view.proxy.namespace), Arc::clone(&name)))
+        else {
+            continue;
+        };
         if !secret.certificate.is_empty() {
             let certificate = Type::TlsCertificate(TlsCertificate {
                 certificate_chain: Some(tls::inline(&secret.certificate)),

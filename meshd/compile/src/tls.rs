@@ -7,8 +7,9 @@ use policies_api::destination_rule::ClientTls;
 use policies_api::gateway::ServerTls;
 use policies_xds::tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
 use policies_xds::tls::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher, TlsCertificate,
-    TlsParameters, UpstreamTlsContext, subject_alt_name_matcher::SanType, tls_parameters::TlsProtocol,
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
+    SubjectAltNameMatcher, TlsCertificate, TlsParameters, UpstreamTlsContext,
+    subject_alt_name_matcher::SanType, tls_parameters::TlsProtocol,
 };
 use policies_xds::{any, core, matcher, raw_buffer};
 
@@ -48,7 +49,12 @@ pub(crate) fn plain() -> core::TransportSocket {
 }
 
 /// Mutual TLS towards a sidecar that proves one of `accounts` (SPIFFE identities); any of the mesh when the list is empty.
-pub(crate) fn mutual_upstream(mesh: &MeshConfig, sni: &str, accounts: &[String], inner: Inner) -> core::TransportSocket {
+pub(crate) fn mutual_upstream(
+    mesh: &MeshConfig,
+    sni: &str,
+    accounts: &[String],
+    inner: Inner,
+) -> core::TransportSocket {
     let names = if accounts.is_empty() { mesh_identities(mesh) } else { exact_identities(accounts) };
     let common = CommonTlsContext {
         tls_params: Some(mutual_parameters()),
@@ -57,7 +63,8 @@ pub(crate) fn mutual_upstream(mesh: &MeshConfig, sni: &str, accounts: &[String],
         validation_context_type: Some(combined(names, own_secret(MESH_ROOTS))),
         ..Default::default()
     };
-    let context = UpstreamTlsContext { common_tls_context: Some(common), sni: sni.to_owned(), ..Default::default() };
+    let context =
+        UpstreamTlsContext { common_tls_context: Some(common), sni: sni.to_owned(), ..Default::default() };
     transport_socket(TLS_SOCKET, any(&context))
 }
 
@@ -79,11 +86,19 @@ pub(crate) fn mutual_downstream(mesh: &MeshConfig, alpn: &[&str]) -> core::Trans
 }
 
 /// TLS as a destination rule asks for it (`SIMPLE`, `MUTUAL`); none when plain text was asked for.
-pub(crate) fn configured_upstream(written: &ClientTls, host: &str, service_names: &[String], inner: Inner) -> core::TransportSocket {
+pub(crate) fn configured_upstream(
+    written: &ClientTls,
+    host: &str,
+    service_names: &[String],
+    inner: Inner,
+) -> core::TransportSocket {
     let names = if written.subject_alt_names.is_empty() { service_names } else { &written.subject_alt_names };
     let skip = written.insecure_skip_verify == Some(true);
     let mut validation = CertificateValidationContext {
-        match_typed_subject_alt_names: names.iter().flat_map(|it| [SanType::Dns, SanType::Uri].map(|kind| exact(kind, it))).collect(),
+        match_typed_subject_alt_names: names
+            .iter()
+            .flat_map(|it| [SanType::Dns, SanType::Uri].map(|kind| exact(kind, it)))
+            .collect(),
         ..Default::default()
     };
     if skip {
@@ -91,7 +106,8 @@ pub(crate) fn configured_upstream(written: &ClientTls, host: &str, service_names
     } else if !written.ca_certificates.is_empty() {
         validation.trusted_ca = Some(file(&written.ca_certificates));
     } else {
-        validation.system_root_certs = Some(policies_xds::tls::certificate_validation_context::SystemRootCerts {});
+        validation.system_root_certs =
+            Some(policies_xds::tls::certificate_validation_context::SystemRootCerts {});
     }
     let mut common = CommonTlsContext {
         validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
@@ -121,7 +137,11 @@ pub(crate) fn configured_upstream(written: &ClientTls, host: &str, service_names
 }
 
 /// TLS that a gateway's server terminates.
-pub(crate) fn gateway_downstream(mesh: &MeshConfig, written: &ServerTls, http: bool) -> core::TransportSocket {
+pub(crate) fn gateway_downstream(
+    mesh: &MeshConfig,
+    written: &ServerTls,
+    http: bool,
+) -> core::TransportSocket {
     if written.mode == "ISTIO_MUTUAL" {
         return mutual_downstream(mesh, if http { &["h2", "http/1.1"] } else { &[] });
     }
@@ -139,10 +159,12 @@ pub(crate) fn gateway_downstream(mesh: &MeshConfig, written: &ServerTls, http: b
             ..Default::default()
         });
     } else {
-        common.tls_certificate_sds_secret_configs = credentials.iter().map(|name| kubernetes_secret(name)).collect();
+        common.tls_certificate_sds_secret_configs =
+            credentials.iter().map(|name| kubernetes_secret(name)).collect();
     }
     if mutual {
-        common.validation_context_type = Some(client_validation(written, credentials.first().map(|name| &**name)));
+        common.validation_context_type =
+            Some(client_validation(written, credentials.first().map(|name| &**name)));
     }
     let context = DownstreamTlsContext {
         common_tls_context: Some(common),
@@ -189,11 +211,13 @@ fn client_validation(written: &ServerTls, credential: Option<&str>) -> Validatio
         name => Some(secret_name(name)),
     };
     match roots {
-        Some(name) => ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
-            default_validation_context: Some(context),
-            validation_context_sds_secret_config: Some(SdsSecretConfig { name, sds_config: Some(ads()) }),
-            ..Default::default()
-        }),
+        Some(name) => {
+            ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+                default_validation_context: Some(context),
+                validation_context_sds_secret_config: Some(SdsSecretConfig { name, sds_config: Some(ads()) }),
+                ..Default::default()
+            })
+        }
         None => ValidationContextType::ValidationContext(CertificateValidationContext {
             trusted_ca: Some(file(&written.ca_certificates)),
             ..context
@@ -217,7 +241,9 @@ fn mesh_identities(mesh: &MeshConfig) -> Vec<SubjectAltNameMatcher> {
     domains
         .map(|domain| SubjectAltNameMatcher {
             san_type: SanType::Uri.into(),
-            matcher: Some(string_matcher(matcher::string_matcher::MatchPattern::Prefix(format!("spiffe://{domain}/")))),
+            matcher: Some(string_matcher(matcher::string_matcher::MatchPattern::Prefix(format!(
+                "spiffe://{domain}/"
+            )))),
             ..Default::default()
         })
         .collect()
@@ -275,10 +301,9 @@ fn server_parameters(written: &ServerTls) -> TlsParameters {
 
 fn own_secret(name: &str) -> SdsSecretConfig {
     let grpc = core::GrpcService {
-        target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(core::grpc_service::EnvoyGrpc {
-            cluster_name: SDS_CLUSTER.to_owned(),
-            ..Default::default()
-        })),
+        target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(
+            core::grpc_service::EnvoyGrpc { cluster_name: SDS_CLUSTER.to_owned(), ..Default::default() },
+        )),
         ..Default::default()
     };
     let source = core::ApiConfigSource {
@@ -293,7 +318,9 @@ fn own_secret(name: &str) -> SdsSecretConfig {
         sds_config: Some(core::ConfigSource {
             resource_api_version: core::ApiVersion::V3.into(),
             initial_fetch_timeout: Some(crate::proto::duration(std::time::Duration::ZERO)),
-            config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::ApiConfigSource(source)),
+            config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::ApiConfigSource(
+                source,
+            )),
             ..Default::default()
         }),
     }
@@ -304,11 +331,16 @@ fn kubernetes_secret(name: &str) -> SdsSecretConfig {
 }
 
 fn file(path: &str) -> core::DataSource {
-    core::DataSource { specifier: Some(core::data_source::Specifier::Filename(path.to_owned())), ..Default::default() }
+    core::DataSource {
+        specifier: Some(core::data_source::Specifier::Filename(path.to_owned())),
+        ..Default::default()
+    }
 }
 
 /// The certificate and key, or the roots, of a secret.
 pub(crate) fn inline(bytes: &[u8]) -> core::DataSource {
-    core::DataSource { specifier: Some(core::data_source::Specifier::InlineBytes(bytes.to_vec())), ..Default::default() }
+    core::DataSource {
+        specifier: Some(core::data_source::Specifier::InlineBytes(bytes.to_vec())),
+        ..Default::default()
+    }
 }
-

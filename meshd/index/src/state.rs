@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meshd_model::{
-    Change, ChangeKind, Endpoint, Locality, MeshConfig, Namespace, ObjectKey, Registry, Secret, Service, ServiceKey, Snapshot, Workload,
-    Workloads, entry,
+    Change, ChangeKind, Endpoint, Locality, MeshConfig, Namespace, ObjectKey, Registry, Secret, Service,
+    ServiceKey, Snapshot, Workload, Workloads, entry,
 };
 use policies_api::Kind;
 
@@ -162,10 +162,14 @@ impl State {
         match source {
             Source::Namespace => self.namespaces.keys().map(|name| ("".into(), Arc::clone(name))).collect(),
             Source::Node => self.nodes.keys().map(|name| ("".into(), Arc::clone(name))).collect(),
-            Source::Pod => self.workloads.iter().map(|it| (Arc::clone(&it.namespace), Arc::clone(&it.name))).collect(),
+            Source::Pod => {
+                self.workloads.iter().map(|it| (Arc::clone(&it.namespace), Arc::clone(&it.name))).collect()
+            }
             Source::Service => self.services.keys().cloned().collect(),
             Source::EndpointSlice => self.slices.keys().cloned().collect(),
-            Source::MeshConfig => vec![(self.mesh.root_namespace.as_str().into(), policies_api::names::MESH_CONFIG_MAP.into())],
+            Source::MeshConfig => {
+                vec![(self.mesh.root_namespace.as_str().into(), policies_api::names::MESH_CONFIG_MAP.into())]
+            }
             Source::Secret => self.secrets.keys().cloned().collect(),
             Source::Policy(kind) => self.policies.keys(kind),
         }
@@ -186,7 +190,8 @@ impl State {
         if self.nodes.insert(Arc::clone(&name), locality.clone()).as_ref() == Some(&locality) {
             return;
         }
-        let there: Vec<Arc<Workload>> = self.workloads.iter().filter(|it| it.node == name && it.locality != locality).cloned().collect();
+        let there: Vec<Arc<Workload>> =
+            self.workloads.iter().filter(|it| it.node == name && it.locality != locality).cloned().collect();
         for old in there {
             self.put_pod(Workload { locality: locality.clone(), ..(*old).clone() });
         }
@@ -217,7 +222,10 @@ impl State {
 
     fn pod_changed(&mut self, key: &ObjectKey) {
         self.dirty.change.add(ChangeKind::Workload, &key.0, &key.1);
-        let referring = self.slices.iter().filter(|((namespace, _), slice)| *namespace == key.0 && slice.refers_to(&key.1));
+        let referring = self
+            .slices
+            .iter()
+            .filter(|((namespace, _), slice)| *namespace == key.0 && slice.refers_to(&key.1));
         self.dirty.endpoints.extend(referring.map(|(_, slice)| slice.service.clone()));
         self.dirty.entries |= self.policies.has_selecting_entries();
     }
@@ -279,14 +287,21 @@ impl State {
         if kind != Kind::ServiceEntry {
             return;
         }
-        let services: Vec<Arc<Service>> =
-            self.policies.entry(key).map(|it| entry::services(&it).into_iter().map(Arc::new).collect()).unwrap_or_default();
+        let services: Vec<Arc<Service>> = self
+            .policies
+            .entry(key)
+            .map(|it| entry::services(&it).into_iter().map(Arc::new).collect())
+            .unwrap_or_default();
         for service in services.iter().chain(self.entries.get(key).into_iter().flatten()) {
             self.dirty.change.add(ChangeKind::Service, &service.namespace, &service.host);
         }
         self.dirty.registry = true;
         self.dirty.entries = true;
-        if services.is_empty() { self.entries.remove(key) } else { self.entries.insert(key.clone(), services) };
+        if services.is_empty() {
+            self.entries.remove(key)
+        } else {
+            self.entries.insert(key.clone(), services)
+        };
     }
 
     /// Computes again what is dirty.
@@ -299,8 +314,13 @@ impl State {
         for key in owners {
             let host = service::host(&key, &self.mesh.cluster_domain);
             let service = self.services.get(&key).cloned();
-            let found = service.as_ref().map(|it| endpoints::of_service(it, &key, &self.slices, &self.workloads));
-            self.set_endpoints(ServiceKey { host: host.into(), namespace: key.0 }, service.as_deref(), found.unwrap_or_default());
+            let found =
+                service.as_ref().map(|it| endpoints::of_service(it, &key, &self.slices, &self.workloads));
+            self.set_endpoints(
+                ServiceKey { host: host.into(), namespace: key.0 },
+                service.as_deref(),
+                found.unwrap_or_default(),
+            );
         }
         if std::mem::take(&mut self.dirty.entries) {
             self.refresh_entries();
@@ -316,7 +336,9 @@ impl State {
                 wanted.entry(service.key()).or_insert_with(|| (Arc::clone(service), found));
             }
         }
-        let is_own = |key: &ServiceKey| self.services.values().any(|it| it.host == key.host && it.namespace == key.namespace);
+        let is_own = |key: &ServiceKey| {
+            self.services.values().any(|it| it.host == key.host && it.namespace == key.namespace)
+        };
         let gone: Vec<ServiceKey> =
             self.endpoints.keys().filter(|key| !wanted.contains_key(*key) && !is_own(key)).cloned().collect();
         gone.into_iter().for_each(|key| self.set_endpoints(key, None, Vec::new()));
@@ -337,7 +359,11 @@ impl State {
             self.dirty.change.add(ChangeKind::Service, &key.namespace, &key.host);
         }
         let endpoints = Arc::make_mut(&mut self.endpoints);
-        if found.is_empty() { endpoints.remove(&key) } else { endpoints.insert(key, found.into()) };
+        if found.is_empty() {
+            endpoints.remove(&key)
+        } else {
+            endpoints.insert(key, found.into())
+        };
     }
 }
 

@@ -39,9 +39,15 @@ pub(crate) fn start(client: &kube::Client) -> (mpsc::Receiver<Seen>, Vec<JoinHan
         (Source::Pod, "Pod", "pods"),
         (Source::Service, "Service", "services"),
     ];
-    let mut all: Vec<(Source, ApiResource, Scope)> =
-        core.into_iter().map(|(source, kind, plural)| (source, resource("", "v1", kind, plural), Scope::Everything)).collect();
-    all.push((Source::EndpointSlice, resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"), Scope::Everything));
+    let mut all: Vec<(Source, ApiResource, Scope)> = core
+        .into_iter()
+        .map(|(source, kind, plural)| (source, resource("", "v1", kind, plural), Scope::Everything))
+        .collect();
+    all.push((
+        Source::EndpointSlice,
+        resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
+        Scope::Everything,
+    ));
     all.push((
         Source::MeshConfig,
         resource("", "v1", "ConfigMap", "configmaps"),
@@ -50,7 +56,11 @@ pub(crate) fn start(client: &kube::Client) -> (mpsc::Receiver<Seen>, Vec<JoinHan
     all.push((Source::Secret, resource("", "v1", "Secret", "secrets"), Scope::Certificates));
     for kind in Kind::ALL {
         let version = kind.versions().first().copied().unwrap_or("v1");
-        all.push((Source::Policy(kind), resource(kind.group(), version, kind.name(), kind.plural()), Scope::Everything));
+        all.push((
+            Source::Policy(kind),
+            resource(kind.group(), version, kind.name(), kind.plural()),
+            Scope::Everything,
+        ));
     }
     let tasks = all.into_iter().map(|(source, resource, scope)| {
         let stream = stream(client, &resource, scope);
@@ -99,7 +109,9 @@ fn stream(client: &kube::Client, resource: &ApiResource, scope: Scope) -> Events
             let config = config.fields(&format!("metadata.name={name}"));
             (Api::namespaced_with(client.clone(), namespace, resource), config)
         }
-        Scope::Certificates => (Api::namespaced_with(client.clone(), names::ROOT_NAMESPACE, resource), config),
+        Scope::Certificates => {
+            (Api::namespaced_with(client.clone(), names::ROOT_NAMESPACE, resource), config)
+        }
     };
     watch(api, config).default_backoff().boxed()
 }
@@ -109,7 +121,9 @@ async fn forward(source: Source, plural: String, mut stream: Events, sender: mps
     while let Some(event) = stream.next().await {
         let seen = match event {
             Ok(Event::Init) => Seen::Listing(source),
-            Ok(Event::InitApply(object) | Event::Apply(object)) => Seen::Object(source, Box::new(loose(object))),
+            Ok(Event::InitApply(object) | Event::Apply(object)) => {
+                Seen::Object(source, Box::new(loose(object)))
+            }
             Ok(Event::Delete(object)) => Seen::Gone(source, meta(&object)),
             Ok(Event::InitDone) => Seen::Listed(source),
             Err(error) => {
@@ -143,6 +157,11 @@ fn meta(object: &DynamicObject) -> Meta {
         deleting: meta.deletion_timestamp.is_some(),
         labels: meta.labels.clone().unwrap_or_default(),
         annotations: meta.annotations.clone().unwrap_or_default(),
-        owner: meta.owner_references.iter().flatten().find(|it| it.controller == Some(true)).map(|it| (it.kind.clone(), it.name.clone())),
+        owner: meta
+            .owner_references
+            .iter()
+            .flatten()
+            .find(|it| it.controller == Some(true))
+            .map(|it| (it.kind.clone(), it.name.clone())),
     }
 }

@@ -4,15 +4,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use policies_api::ServiceEntry;
 use policies_api::matching::selects;
 use policies_api::names::labels;
 use policies_api::service_entry::WorkloadEntry;
-use policies_api::ServiceEntry;
 
 use crate::object::Config;
 use crate::protocol::Protocol;
 use crate::proxy::Locality;
-use crate::service::{Endpoint, EndpointAddress, Health, Resolution, Service, ServicePort, TargetPort, Workload};
+use crate::service::{
+    Endpoint, EndpointAddress, Health, Resolution, Service, ServicePort, TargetPort, Workload,
+};
 
 /// One service for each host of the entry.
 #[must_use]
@@ -46,7 +48,8 @@ pub fn endpoints<'a>(
 ) -> Vec<Endpoint> {
     match &entry.spec.workload_selector {
         Some(selector) => {
-            let selected = workloads.filter(|it| it.namespace == entry.namespace && selects(&selector.labels, &it.labels));
+            let selected = workloads
+                .filter(|it| it.namespace == entry.namespace && selects(&selector.labels, &it.labels));
             selected.flat_map(|it| of_workload(service, it)).collect()
         }
         None if entry.spec.endpoints.is_empty() => of_host(entry, service),
@@ -63,8 +66,14 @@ pub fn network(text: &str) -> Option<IpNet> {
 fn port(port: &policies_api::gateway::Port) -> Option<ServicePort> {
     let number = u16::try_from(port.number).ok().filter(|it| *it > 0)?;
     let target = port.target_port.and_then(|it| u16::try_from(it).ok()).unwrap_or(number);
-    let protocol = Protocol::parse(&port.protocol).unwrap_or_else(|| Protocol::of_service_port(number, &port.name, None, "TCP"));
-    Some(ServicePort { name: port.name.as_str().into(), port: number, protocol, target: TargetPort::Number(target) })
+    let protocol = Protocol::parse(&port.protocol)
+        .unwrap_or_else(|| Protocol::of_service_port(number, &port.name, None, "TCP"));
+    Some(ServicePort {
+        name: port.name.as_str().into(),
+        port: number,
+        protocol,
+        target: TargetPort::Number(target),
+    })
 }
 
 fn resolution(text: &str) -> Resolution {

@@ -22,7 +22,8 @@ pub fn covers(pattern: &str, host: &str) -> bool {
         None => pattern.eq_ignore_ascii_case(host),
         Some(suffix) => {
             let host = host.strip_prefix('*').unwrap_or(host);
-            host.len() >= suffix.len() && host.get(host.len() - suffix.len()..).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+            host.len() >= suffix.len()
+                && host.get(host.len() - suffix.len()..).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
         }
     }
 }

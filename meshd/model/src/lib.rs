@@ -16,5 +16,7 @@ pub use mesh::{HostScope, MeshConfig, OutboundPolicy};
 pub use object::{Config, ObjectId, ObjectVersion, Policies};
 pub use protocol::Protocol;
 pub use proxy::{Locality, ProxyKey, ProxyKind};
-pub use service::{Endpoint, EndpointAddress, Health, Resolution, Service, ServiceKey, ServicePort, TargetPort, Workload};
+pub use service::{
+    Endpoint, EndpointAddress, Health, Resolution, Service, ServiceKey, ServicePort, TargetPort, Workload,
+};
 pub use snapshot::{Namespace, ObjectKey, Registry, Secret, Snapshot, Workloads};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use policies_api::{
-    AuthorizationPolicy, DestinationRule, Gateway, Kind, PeerAuthentication, RequestAuthentication, ServiceEntry, Sidecar, Telemetry,
-    VirtualService,
+    AuthorizationPolicy, DestinationRule, Gateway, Kind, PeerAuthentication, RequestAuthentication,
+    ServiceEntry, Sidecar, Telemetry, VirtualService,
 };
 
 /// Identity of a policy object.

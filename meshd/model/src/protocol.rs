@@ -55,7 +55,11 @@ impl Protocol {
                 }
             }
         }
-        let prefix = if name.starts_with("grpc-web") { "grpc-web" } else { name.split('-').next().unwrap_or_default() };
+        let prefix = if name.starts_with("grpc-web") {
+            "grpc-web"
+        } else {
+            name.split('-').next().unwrap_or_default()
+        };
         match Self::parse(prefix) {
             Some(protocol) => protocol,
             None if SERVER_FIRST_PORTS.contains(&port) => Self::Tcp,
@@ -132,7 +136,11 @@ mod tests {
             (3306, "", None, "TCP", Protocol::Tcp),
             (53, "dns", None, "UDP", Protocol::Udp),
         ] {
-            assert_eq!(Protocol::of_service_port(port, name, app, transport), expected, "{port} {name} {app:?}");
+            assert_eq!(
+                Protocol::of_service_port(port, name, app, transport),
+                expected,
+                "{port} {name} {app:?}"
+            );
         }
     }
 }

@@ -31,8 +31,15 @@ pub fn visible(export_to: &[String], default: &[String], owner: &str, client: &s
 }
 
 /// Whether an object of `namespace` with a selector concerns pods: those of its own namespace, all when it is the root namespace.
-pub(crate) fn selects_pod(root: &str, namespace: &str, selector: Option<&StringMap>, pod_namespace: &str, labels: &StringMap) -> bool {
-    (namespace == pod_namespace || namespace == root) && selector.is_none_or(|selector| selects(selector, labels))
+pub(crate) fn selects_pod(
+    root: &str,
+    namespace: &str,
+    selector: Option<&StringMap>,
+    pod_namespace: &str,
+    labels: &StringMap,
+) -> bool {
+    (namespace == pod_namespace || namespace == root)
+        && selector.is_none_or(|selector| selects(selector, labels))
 }
 
 /// The one `Sidecar` object of a proxy: by selector in its namespace, then the namespace's own, then the root namespace's.
@@ -41,13 +48,17 @@ pub fn sidecar<'a>(snapshot: &'a Snapshot, proxy: &ProxyKey) -> Option<&'a Confi
     if proxy.kind == ProxyKind::Router {
         return None;
     }
-    let labels_of = |it: &'a Config<Sidecar>| it.spec.workload_selector.as_ref().map(|selector| &selector.labels).filter(|it| !it.is_empty());
+    let labels_of = |it: &'a Config<Sidecar>| {
+        it.spec.workload_selector.as_ref().map(|selector| &selector.labels).filter(|it| !it.is_empty())
+    };
     let all = || snapshot.policies.sidecars.iter().map(|it| &**it);
     let own = || all().filter(|it| it.namespace == proxy.namespace);
     own()
         .find(|it| labels_of(it).is_some_and(|selector| selects(selector, &proxy.labels)))
         .or_else(|| own().find(|it| labels_of(it).is_none()))
-        .or_else(|| all().find(|it| *it.namespace == *snapshot.mesh.root_namespace && labels_of(it).is_none()))
+        .or_else(|| {
+            all().find(|it| *it.namespace == *snapshot.mesh.root_namespace && labels_of(it).is_none())
+        })
 }
 
 /// Whether an object can change what a proxy gets. May say yes too often, never no wrongly.
@@ -58,12 +69,15 @@ pub fn concerns(snapshot: &Snapshot, id: &ObjectId, proxy: &ProxyKey) -> bool {
     let mesh = &snapshot.mesh;
     let own_or_root = *id.namespace == *client || *id.namespace == *mesh.root_namespace;
     match id.kind {
-        Kind::VirtualService => find(&policies.virtual_services, id)
-            .is_some_and(|it| virtual_service::concerns(snapshot, it, proxy) || virtual_service::is_delegate(it)),
-        Kind::DestinationRule => find(&policies.destination_rules, id).is_some_and(|it| rule::visible_to(snapshot, it, proxy)),
-        Kind::ServiceEntry => {
-            find(&policies.service_entries, id).is_some_and(|it| visible(&it.spec.export_to, &mesh.default_service_export_to, &it.namespace, client))
+        Kind::VirtualService => find(&policies.virtual_services, id).is_some_and(|it| {
+            virtual_service::concerns(snapshot, it, proxy) || virtual_service::is_delegate(it)
+        }),
+        Kind::DestinationRule => {
+            find(&policies.destination_rules, id).is_some_and(|it| rule::visible_to(snapshot, it, proxy))
         }
+        Kind::ServiceEntry => find(&policies.service_entries, id).is_some_and(|it| {
+            visible(&it.spec.export_to, &mesh.default_service_export_to, &it.namespace, client)
+        }),
         Kind::Gateway => {
             proxy.kind == ProxyKind::Router
                 && find(&policies.gateways, id).is_some_and(|it| selects(&it.spec.selector, &proxy.labels))

@@ -202,6 +202,9 @@ impl Workload {
     #[must_use]
     pub fn canonical_revision(&self) -> &str {
         use policies_api::names::labels::{APP_VERSION, CANONICAL_REVISION};
-        [CANONICAL_REVISION, APP_VERSION, "version"].into_iter().find_map(|key| self.labels.get(key)).map_or("latest", String::as_str)
+        [CANONICAL_REVISION, APP_VERSION, "version"]
+            .into_iter()
+            .find_map(|key| self.labels.get(key))
+            .map_or("latest", String::as_str)
     }
 }

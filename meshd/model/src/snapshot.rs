@@ -74,7 +74,13 @@ impl Registry {
     #[must_use]
     pub fn new(mut services: Vec<Arc<Service>>) -> Self {
         services.sort_by(|a, b| {
-            (a.from_entry, a.created, &a.name, &a.namespace, &a.host).cmp(&(b.from_entry, b.created, &b.name, &b.namespace, &b.host))
+            (a.from_entry, a.created, &a.name, &a.namespace, &a.host).cmp(&(
+                b.from_entry,
+                b.created,
+                &b.name,
+                &b.namespace,
+                &b.host,
+            ))
         });
         let mut by_host: HashMap<Arc<str>, Vec<Arc<Service>>> = HashMap::new();
         for service in &services {
@@ -151,7 +157,10 @@ impl Workloads {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Secret").field("certificate_bytes", &self.certificate.len()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Secret")
+            .field("certificate_bytes", &self.certificate.len())
+            .finish_non_exhaustive()
     }
 }
 

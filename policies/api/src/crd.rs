@@ -129,7 +129,8 @@ fn string_map() -> Schema {
 }
 
 fn string_match() -> Schema {
-    object(vec![("exact", text()), ("prefix", text()), ("regex", text())]).exclusive(&["exact", "prefix", "regex"])
+    object(vec![("exact", text()), ("prefix", text()), ("regex", text())])
+        .exclusive(&["exact", "prefix", "regex"])
 }
 
 fn percent() -> Schema {
@@ -150,7 +151,8 @@ fn labels_selector() -> Schema {
 }
 
 fn server_port(required: &'static [&'static str]) -> Schema {
-    object(vec![("name", text()), ("number", uint32()), ("protocol", text()), ("targetPort", uint32())]).required(required)
+    object(vec![("name", text()), ("number", uint32()), ("protocol", text()), ("targetPort", uint32())])
+        .required(required)
 }
 
 fn server_tls() -> Schema {
@@ -167,13 +169,28 @@ fn server_tls() -> Schema {
         ("insecureSkipVerify", boolean().nullable()),
         ("maxProtocolVersion", version()),
         ("minProtocolVersion", version()),
-        ("mode", one_of(&["PASSTHROUGH", "SIMPLE", "MUTUAL", "AUTO_PASSTHROUGH", "ISTIO_MUTUAL", "OPTIONAL_MUTUAL"])),
+        (
+            "mode",
+            one_of(&[
+                "PASSTHROUGH",
+                "SIMPLE",
+                "MUTUAL",
+                "AUTO_PASSTHROUGH",
+                "ISTIO_MUTUAL",
+                "OPTIONAL_MUTUAL",
+            ]),
+        ),
         ("privateKey", text()),
         ("serverCertificate", text()),
         ("subjectAltNames", strings()),
         (
             "tlsCertificates",
-            list(object(vec![("caCertificates", text()), ("privateKey", text()), ("serverCertificate", text())])).at_most(2),
+            list(object(vec![
+                ("caCertificates", text()),
+                ("privateKey", text()),
+                ("serverCertificate", text()),
+            ]))
+            .at_most(2),
         ),
         ("verifyCertificateHash", strings()),
         ("verifyCertificateSpki", strings()),

@@ -44,7 +44,8 @@ pub struct ParseError {
 /// # Errors
 /// When the text is not YAML, has a key twice, or has a key that is not a string.
 pub fn parse(text: &str) -> Result<Vec<Document>, ParseError> {
-    let nodes: Vec<Spanned<Node>> = serde_saphyr::from_multiple(text).map_err(|error| ParseError::new(&error))?;
+    let nodes: Vec<Spanned<Node>> =
+        serde_saphyr::from_multiple(text).map_err(|error| ParseError::new(&error))?;
     let documents = nodes.into_iter().map(|node| {
         let mut positions = Positions::default();
         let place = place(node.referenced);
@@ -160,7 +161,8 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Node, E> {
-        let number = serde_json::Number::from_f64(value).ok_or_else(|| E::custom("a number must be finite"))?;
+        let number =
+            serde_json::Number::from_f64(value).ok_or_else(|| E::custom("a number must be finite"))?;
         Ok(Node::Scalar(Value::Number(number)))
     }
 

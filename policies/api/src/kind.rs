@@ -4,8 +4,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, RequestAuthentication, ServiceEntry, Sidecar, Telemetry,
-    VirtualService,
+    AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, RequestAuthentication, ServiceEntry,
+    Sidecar, Telemetry, VirtualService,
 };
 
 /// A kind of policy object.
@@ -102,10 +102,14 @@ impl Kind {
     #[must_use]
     pub const fn group(self) -> &'static str {
         match self {
-            Self::VirtualService | Self::DestinationRule | Self::Gateway | Self::ServiceEntry | Self::Sidecar => {
-                "networking.istio.io"
+            Self::VirtualService
+            | Self::DestinationRule
+            | Self::Gateway
+            | Self::ServiceEntry
+            | Self::Sidecar => "networking.istio.io",
+            Self::PeerAuthentication | Self::RequestAuthentication | Self::AuthorizationPolicy => {
+                "security.istio.io"
             }
-            Self::PeerAuthentication | Self::RequestAuthentication | Self::AuthorizationPolicy => "security.istio.io",
             Self::Telemetry => "telemetry.istio.io",
         }
     }
@@ -114,10 +118,14 @@ impl Kind {
     #[must_use]
     pub const fn versions(self) -> &'static [&'static str] {
         match self {
-            Self::VirtualService | Self::DestinationRule | Self::Gateway | Self::ServiceEntry | Self::Sidecar => {
-                &["v1", "v1beta1", "v1alpha3"]
+            Self::VirtualService
+            | Self::DestinationRule
+            | Self::Gateway
+            | Self::ServiceEntry
+            | Self::Sidecar => &["v1", "v1beta1", "v1alpha3"],
+            Self::PeerAuthentication | Self::RequestAuthentication | Self::AuthorizationPolicy => {
+                &["v1", "v1beta1"]
             }
-            Self::PeerAuthentication | Self::RequestAuthentication | Self::AuthorizationPolicy => &["v1", "v1beta1"],
             Self::Telemetry => &["v1", "v1alpha1"],
         }
     }
@@ -158,7 +166,9 @@ impl Kind {
     #[must_use]
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
         let (group, version) = api_version.split_once('/')?;
-        Self::ALL.into_iter().find(|it| it.name() == kind && it.group() == group && it.versions().contains(&version))
+        Self::ALL
+            .into_iter()
+            .find(|it| it.name() == kind && it.group() == group && it.versions().contains(&version))
     }
 
     /// The kind by its name alone.

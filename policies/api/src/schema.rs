@@ -4,8 +4,8 @@ mod check;
 
 use serde_json::{Map, Value, json};
 
-pub use check::{Violation, check};
 pub(crate) use check::nearest;
+pub use check::{Violation, check};
 
 /// A field's type and bounds.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +23,11 @@ pub struct Schema {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Shape {
     /// Fields by name; those that must be there; groups of which at most one may be there.
-    Object { fields: Vec<(&'static str, Schema)>, required: &'static [&'static str], one_of: &'static [&'static str] },
+    Object {
+        fields: Vec<(&'static str, Schema)>,
+        required: &'static [&'static str],
+        one_of: &'static [&'static str],
+    },
     /// Any keys, values alike.
     Map(Box<Schema>),
     List(Box<Schema>),
@@ -199,7 +203,8 @@ fn typed<const N: usize>(name: &str, more: [(&str, Value); N]) -> Map<String, Va
 }
 
 fn object_json(fields: &[(&'static str, Schema)], required: &[&str], one_of: &[&str]) -> Map<String, Value> {
-    let properties: Map<String, Value> = fields.iter().map(|(name, schema)| ((*name).to_owned(), schema.to_json())).collect();
+    let properties: Map<String, Value> =
+        fields.iter().map(|(name, schema)| ((*name).to_owned(), schema.to_json())).collect();
     let mut schema = typed("object", []);
     if !properties.is_empty() {
         schema.insert("properties".to_owned(), Value::Object(properties));

@@ -101,9 +101,14 @@ fn envelope(object: &Value) -> Vec<Problem> {
     if let Some(fields) = object.as_object() {
         const KNOWN: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
         for field in fields.keys().filter(|it| !KNOWN.contains(&it.as_str())) {
-            let fix = schema::nearest(field, KNOWN.into_iter())
-                .map_or_else(|| "move it under spec or remove it".to_owned(), |known| format!("did you mean `{known}`?"));
-            problems.push(Problem { code: Some("IST0106"), ..Problem::error(field, format!("unknown field \"{field}\""), fix) });
+            let fix = schema::nearest(field, KNOWN.into_iter()).map_or_else(
+                || "move it under spec or remove it".to_owned(),
+                |known| format!("did you mean `{known}`?"),
+            );
+            problems.push(Problem {
+                code: Some("IST0106"),
+                ..Problem::error(field, format!("unknown field \"{field}\""), fix)
+            });
         }
     }
     problems
@@ -114,11 +119,21 @@ fn envelope(object: &Value) -> Vec<Problem> {
 impl Problem {
     /// An error at a field.
     pub(crate) fn error(path: impl Into<String>, reason: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, path: path.into(), code: None, reason: reason.into(), fix: fix.into() }
+        Self {
+            severity: Severity::Error,
+            path: path.into(),
+            code: None,
+            reason: reason.into(),
+            fix: fix.into(),
+        }
     }
 
     /// A warning at a field.
-    pub(crate) fn warning(path: impl Into<String>, reason: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(crate) fn warning(
+        path: impl Into<String>,
+        reason: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
         Self { severity: Severity::Warning, ..Self::error(path, reason, fix) }
     }
 

@@ -18,7 +18,10 @@ fn main() -> Result<(), std::io::Error> {
         for document in &documents {
             for problem in validate::validate(&document.value).unwrap_or_default() {
                 let line = document.positions.locate(&problem.path).map_or(0, |it| it.line);
-                println!("{file}:{line}: {:?} {}: {} ({})", problem.severity, problem.path, problem.reason, problem.fix);
+                println!(
+                    "{file}:{line}: {:?} {}: {} ({})",
+                    problem.severity, problem.path, problem.reason, problem.fix
+                );
             }
         }
         let mut world = World::bookinfo();

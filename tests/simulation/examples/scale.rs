@@ -29,7 +29,14 @@ fn main() -> Result<(), std::num::ParseIntError> {
     let begin = Instant::now();
     let again = compile_endpoints(&snapshot, &proxy, &first, &change);
     let fast = begin.elapsed();
-    let bytes: usize = [&first.clusters, &first.endpoints, &first.listeners, &first.routes].iter().flat_map(|it| it.values()).map(|it| it.value.len()).sum();
-    println!("{services} services: everything {whole:?}, one host's endpoints {fast:?}, {bytes} bytes, same: {}", again == first);
+    let bytes: usize = [&first.clusters, &first.endpoints, &first.listeners, &first.routes]
+        .iter()
+        .flat_map(|it| it.values())
+        .map(|it| it.value.len())
+        .sum();
+    println!(
+        "{services} services: everything {whole:?}, one host's endpoints {fast:?}, {bytes} bytes, same: {}",
+        again == first
+    );
     Ok(())
 }

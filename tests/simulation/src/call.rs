@@ -67,12 +67,17 @@ impl<'a> Call<'a> {
     /// When a listener names a route configuration that is not there.
     #[must_use]
     pub fn decide(&self, snapshot: &Snapshot) -> Answer {
-        let Some(listener) = snapshot.listeners.get(format!("0.0.0.0_{}", self.port).as_str()) else { return Answer::NoListener };
+        let Some(listener) = snapshot.listeners.get(format!("0.0.0.0_{}", self.port).as_str()) else {
+            return Answer::NoListener;
+        };
         let Some(table) = table(snapshot, listener) else { return Answer::NoListener };
         let mut headers = HeaderMap::new();
         for (name, value) in self.headers {
             let name: HeaderName = name.parse().unwrap_or_else(|_| panic!("header {name}"));
-            headers.append(name, HeaderValue::from_str(value).unwrap_or_else(|_| panic!("header value {value}")));
+            headers.append(
+                name,
+                HeaderValue::from_str(value).unwrap_or_else(|_| panic!("header value {value}")),
+            );
         }
         let view = RequestView {
             method: self.method,
@@ -83,7 +88,9 @@ impl<'a> Call<'a> {
             metadata: None,
         };
         match table.find(&view, 0) {
-            Found::Route(host, _) | Found::NoRoute(host) if host.require_tls != sidecar_model::route::TlsRequirement::None => {
+            Found::Route(host, _) | Found::NoRoute(host)
+                if host.require_tls != sidecar_model::route::TlsRequirement::None =>
+            {
                 Answer::RedirectToTls
             }
             Found::Route(_, route) => Answer::Route(Arc::clone(route)),
@@ -101,7 +108,9 @@ fn table(snapshot: &Snapshot, listener: &Listener) -> Option<RouteTable> {
     })?;
     let config = match &http.route {
         RouteSource::Inline(config) => Arc::clone(config),
-        RouteSource::Rds(name) => Arc::clone(snapshot.routes.get(name).unwrap_or_else(|| panic!("no routes {name}"))),
+        RouteSource::Rds(name) => {
+            Arc::clone(snapshot.routes.get(name).unwrap_or_else(|| panic!("no routes {name}")))
+        }
     };
     Some(RouteTable::new(config))
 }
@@ -156,7 +165,12 @@ impl Answer {
             ClusterChoice::Weighted(weighted) => weighted
                 .clusters
                 .iter()
-                .map(|it| (it.name.to_string(), u32::try_from(u64::from(it.weight) * 100 / weighted.total).unwrap_or(0)))
+                .map(|it| {
+                    (
+                        it.name.to_string(),
+                        u32::try_from(u64::from(it.weight) * 100 / weighted.total).unwrap_or(0),
+                    )
+                })
                 .collect(),
             ClusterChoice::Header(name) => BTreeMap::from([(format!("by header {name}"), 100)]),
         }
@@ -166,7 +180,14 @@ impl Answer {
     #[must_use]
     pub fn picked(&self, picks: u64) -> BTreeMap<String, u64> {
         let headers = HeaderMap::new();
-        let view = RequestView { method: "GET", authority: "", path: "/", scheme: "http", headers: &headers, metadata: None };
+        let view = RequestView {
+            method: "GET",
+            authority: "",
+            path: "/",
+            scheme: "http",
+            headers: &headers,
+            metadata: None,
+        };
         let mut counts = BTreeMap::new();
         for index in 1..=picks {
             // SplitMix64.

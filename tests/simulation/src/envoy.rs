@@ -47,17 +47,26 @@ pub fn bootstrap(resources: &Resources) -> Vec<u8> {
         if cluster.eds_cluster_config.take().is_some() {
             cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into()));
             let name = cluster.name.clone();
-            cluster.load_assignment = Some(endpoints.get(&name).cloned().unwrap_or_else(|| panic!("no endpoints {name}")));
+            cluster.load_assignment =
+                Some(endpoints.get(&name).cloned().unwrap_or_else(|| panic!("no endpoints {name}")));
         }
         cluster.transport_socket.iter_mut().for_each(with_roots);
         prost::encoding::message::encode(CLUSTERS, &cluster, &mut fixed);
     }
-    let sds = Cluster { name: "sds-grpc".to_owned(), typed_extension_protocol_options: http2(), ..Default::default() };
+    let sds = Cluster {
+        name: "sds-grpc".to_owned(),
+        typed_extension_protocol_options: http2(),
+        ..Default::default()
+    };
     prost::encoding::message::encode(CLUSTERS, &sds, &mut fixed);
     for secret in decode::<Secret>(&resources.secrets) {
         prost::encoding::message::encode(SECRETS, &secret, &mut fixed);
     }
-    let node = core::Node { id: "sidecar~10.0.0.1~a.b~b.svc.cluster.local".to_owned(), cluster: "test".to_owned(), ..Default::default() };
+    let node = core::Node {
+        id: "sidecar~10.0.0.1~a.b~b.svc.cluster.local".to_owned(),
+        cluster: "test".to_owned(),
+        ..Default::default()
+    };
     let mut bytes = Vec::new();
     prost::encoding::message::encode(NODE, &node, &mut bytes);
     prost::encoding::bytes::encode(STATIC_RESOURCES, &fixed, &mut bytes);
@@ -74,11 +83,16 @@ fn http2() -> std::collections::HashMap<String, policies_xds::protobuf::Any> {
     };
     let options = policies_xds::http_protocol_options::HttpProtocolOptions {
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
-            protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(core::Http2ProtocolOptions::default())),
+            protocol_config: Some(
+                ProtocolConfig::Http2ProtocolOptions(core::Http2ProtocolOptions::default()),
+            ),
         })),
         ..Default::default()
     };
-    std::collections::HashMap::from([(policies_xds::type_url::HTTP_PROTOCOL_OPTIONS_KEY.to_owned(), any(&options))])
+    std::collections::HashMap::from([(
+        policies_xds::type_url::HTTP_PROTOCOL_OPTIONS_KEY.to_owned(),
+        any(&options),
+    )])
 }
 
 fn with_routes(chain: &mut FilterChain, routes: &BTreeMap<String, RouteConfiguration>) {
@@ -98,12 +112,16 @@ fn with_routes(chain: &mut FilterChain, routes: &BTreeMap<String, RouteConfigura
 /// Secrets that come over ADS are the bootstrap's own.
 fn with_secrets(chain: &mut FilterChain) {
     let Some(socket) = &mut chain.transport_socket else { return };
-    let Some(core::transport_socket::ConfigType::TypedConfig(config)) = &mut socket.config_type else { return };
+    let Some(core::transport_socket::ConfigType::TypedConfig(config)) = &mut socket.config_type else {
+        return;
+    };
     let Ok(mut context) = unpack::<DownstreamTlsContext>(config) else { return };
     if let Some(common) = &mut context.common_tls_context {
         common.tls_certificate_sds_secret_configs.iter_mut().for_each(own);
         use policies_xds::tls::common_tls_context::ValidationContextType;
-        if let Some(ValidationContextType::CombinedValidationContext(combined)) = &mut common.validation_context_type {
+        if let Some(ValidationContextType::CombinedValidationContext(combined)) =
+            &mut common.validation_context_type
+        {
             combined.validation_context_sds_secret_config.iter_mut().for_each(own);
         }
     }
@@ -113,7 +131,9 @@ fn with_secrets(chain: &mut FilterChain) {
 /// A plain Envoy has the system's roots by file only.
 fn with_roots(socket: &mut core::TransportSocket) {
     use policies_xds::tls::common_tls_context::ValidationContextType;
-    let Some(core::transport_socket::ConfigType::TypedConfig(config)) = &mut socket.config_type else { return };
+    let Some(core::transport_socket::ConfigType::TypedConfig(config)) = &mut socket.config_type else {
+        return;
+    };
     let Ok(mut context) = unpack::<UpstreamTlsContext>(config) else { return };
     let validation = context.common_tls_context.as_mut().and_then(|it| it.validation_context_type.as_mut());
     if let Some(ValidationContextType::ValidationContext(validation)) = validation
@@ -126,7 +146,8 @@ fn with_roots(socket: &mut core::TransportSocket) {
 }
 
 fn own(secret: &mut SdsSecretConfig) {
-    let is_ads = |it: &core::ConfigSource| matches!(it.config_source_specifier, Some(ConfigSourceSpecifier::Ads(_)));
+    let is_ads =
+        |it: &core::ConfigSource| matches!(it.config_source_specifier, Some(ConfigSourceSpecifier::Ads(_)));
     if secret.sds_config.as_ref().is_some_and(is_ads) {
         secret.sds_config = None;
     }

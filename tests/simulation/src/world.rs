@@ -32,7 +32,9 @@ impl World {
         for (node, zone) in [("node1", "a"), ("node2", "b")] {
             world.put(json!({ "kind": "Node", "metadata": { "name": node, "labels": { "topology.kubernetes.io/region": "r", "topology.kubernetes.io/zone": zone } } }));
         }
-        for (namespace, injection) in [("default", "enabled"), ("other", "enabled"), ("plain", "disabled"), ("mesh-system", "disabled")] {
+        for (namespace, injection) in
+            [("default", "enabled"), ("other", "enabled"), ("plain", "disabled"), ("mesh-system", "disabled")]
+        {
             world.put(json!({ "kind": "Namespace", "metadata": { "name": namespace, "labels": { "istio-injection": injection } } }));
         }
         world.put(json!({
@@ -42,10 +44,15 @@ impl World {
                 "ports": [{ "name": "http2", "port": 80, "targetPort": 8080 }, { "name": "https", "port": 443, "targetPort": 8443 }],
             },
         }));
-        world.put_pod("mesh-system", "istio-ingressgateway", 0, &json!({
-            "metadata": { "labels": { "istio": "ingressgateway", "security.istio.io/tlsMode": "istio" } },
-            "spec": { "serviceAccountName": "istio-ingressgateway" },
-        }));
+        world.put_pod(
+            "mesh-system",
+            "istio-ingressgateway",
+            0,
+            &json!({
+                "metadata": { "labels": { "istio": "ingressgateway", "security.istio.io/tlsMode": "istio" } },
+                "spec": { "serviceAccountName": "istio-ingressgateway" },
+            }),
+        );
         world
     }
 
@@ -97,7 +104,8 @@ impl World {
     pub fn proxy(&mut self, workload: &str) -> ProxyKey {
         let (namespace, name) = workload.split_once('/').unwrap_or(("default", workload));
         let snapshot = self.snapshot();
-        let pod = snapshot.workloads.iter().find(|it| *it.namespace == *namespace && *it.workload_name == *name);
+        let pod =
+            snapshot.workloads.iter().find(|it| *it.namespace == *namespace && *it.workload_name == *name);
         let pod = pod.unwrap_or_else(|| panic!("no pod of {workload}"));
         key(pod)
     }
@@ -116,7 +124,8 @@ impl World {
         let resources = self.compile(workload);
         let mut builder = sidecar_model::SnapshotBuilder::new(&sidecar_model::Snapshot::default());
         for kind in ResourceType::ALL {
-            let target = sidecar_model::ResourceType::from_type_url(kind.type_url()).unwrap_or(sidecar_model::ResourceType::Cluster);
+            let target = sidecar_model::ResourceType::from_type_url(kind.type_url())
+                .unwrap_or(sidecar_model::ResourceType::Cluster);
             for (name, resource) in resources.of(kind).iter() {
                 if let Err(rejected) = builder.upsert(target, name, &resource.value) {
                     panic!("the sidecar of {workload} refuses {kind:?} {name}: {:?}", rejected.reason);
@@ -137,7 +146,8 @@ impl World {
             value["metadata"]["namespace"] = json!("default");
         }
         if value["metadata"].get("creationTimestamp").is_none() {
-            value["metadata"]["creationTimestamp"] = json!(format!("2026-01-01T{:02}:{:02}:00Z", self.clock / 60, self.clock % 60));
+            value["metadata"]["creationTimestamp"] =
+                json!(format!("2026-01-01T{:02}:{:02}:00Z", self.clock / 60, self.clock % 60));
         }
         value["metadata"]["generation"] = json!(self.clock);
         match kind.as_str() {
@@ -170,7 +180,8 @@ impl World {
         if namespace != "plain" {
             pod["metadata"]["labels"]["security.istio.io/tlsMode"] = json!("istio");
         }
-        pod["metadata"]["ownerReferences"] = json!([{ "kind": "ReplicaSet", "name": format!("{workload}-h4sh"), "controller": true }]);
+        pod["metadata"]["ownerReferences"] =
+            json!([{ "kind": "ReplicaSet", "name": format!("{workload}-h4sh"), "controller": true }]);
         pod["spec"]["nodeName"] = json!(format!("node{}", number % 2 + 1));
         pod["status"] = json!({ "phase": "Running", "podIP": format!("10.244.1.{number}") });
         self.state.apply(Source::Pod, Object::from_json(pod.clone()));
@@ -181,7 +192,8 @@ impl World {
         if value["spec"].get("clusterIP").is_none() && value["spec"]["type"] != "ExternalName" {
             value["spec"]["clusterIP"] = json!(format!("10.96.0.{}", self.services.len() + 10));
         }
-        let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text =
+            |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let key = (text("/metadata/namespace"), text("/metadata/name"));
         self.state.apply(Source::Service, Object::from_json(value.clone()));
         self.services.insert(key, value);
@@ -192,7 +204,8 @@ impl World {
         for ((namespace, name), service) in &self.services {
             let Some(selector) = service["spec"]["selector"].as_object() else { continue };
             let selected = self.pods.iter().filter(|((of, _), pod)| {
-                of == namespace && selector.iter().all(|(key, value)| pod["metadata"]["labels"].get(key) == Some(value))
+                of == namespace
+                    && selector.iter().all(|(key, value)| pod["metadata"]["labels"].get(key) == Some(value))
             });
             let endpoints: Vec<Value> = selected
                 .map(|((_, name), pod)| {

@@ -16,7 +16,8 @@ pub(super) fn clusters(view: &View<'_>) -> Vec<Cluster> {
     if view.proxy.kind == ProxyKind::Router {
         return Vec::new();
     }
-    let passthrough = Cluster { upstream_bind_config: Some(bind()), ..original_dst(view, INBOUND_PASSTHROUGH) };
+    let passthrough =
+        Cluster { upstream_bind_config: Some(bind()), ..original_dst(view, INBOUND_PASSTHROUGH) };
     let mut clusters = vec![passthrough];
     for port in inbound::ports(view) {
         let service = structure(vec![

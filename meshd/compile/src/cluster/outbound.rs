@@ -7,7 +7,8 @@ use policies_api::DestinationRule;
 use policies_api::destination_rule::Subset;
 use policies_xds::cluster::Cluster;
 use policies_xds::cluster::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy, TransportSocketMatch,
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
+    TransportSocketMatch,
 };
 use policies_xds::protobuf::{Struct, Value, value};
 use policies_xds::{core, types};
@@ -45,7 +46,11 @@ pub(crate) fn discovery(service: &Service, effective: &Effective<'_>) -> Discove
 }
 
 /// The policy of one part of a service.
-pub(crate) fn effective_of<'a>(rule: Option<&'a Config<DestinationRule>>, subset: Option<&'a Subset>, port: u16) -> Effective<'a> {
+pub(crate) fn effective_of<'a>(
+    rule: Option<&'a Config<DestinationRule>>,
+    subset: Option<&'a Subset>,
+    port: u16,
+) -> Effective<'a> {
     let of_rule = rule.and_then(|it| it.spec.traffic_policy.as_ref());
     Effective::new(of_rule, subset.and_then(|it| it.traffic_policy.as_ref()), port)
 }
@@ -77,7 +82,9 @@ fn cluster(
     let (lb_policy, lb_config) = policy::load_balancing(effective.load_balancer);
     let tcp = effective.tcp();
     let mut cluster = Cluster {
-        connect_timeout: Some(duration(tcp.and_then(|it| it.connect_timeout).map_or(view.mesh.connect_timeout, |it| it.0))),
+        connect_timeout: Some(duration(
+            tcp.and_then(|it| it.connect_timeout).map_or(view.mesh.connect_timeout, |it| it.0),
+        )),
         lb_policy: lb_policy.into(),
         lb_config,
         circuit_breakers: Some(policy::circuit_breakers(effective.connection_pool, effective.retry_budget)),
@@ -106,7 +113,8 @@ fn set_discovery(
 ) {
     let kind = match discovery {
         Discovery::Eds => {
-            cluster.eds_cluster_config = Some(EdsClusterConfig { eds_config: Some(ads()), service_name: name.to_owned() });
+            cluster.eds_cluster_config =
+                Some(EdsClusterConfig { eds_config: Some(ads()), service_name: name.to_owned() });
             DiscoveryType::Eds
         }
         Discovery::OriginalDst => {
@@ -115,7 +123,14 @@ fn set_discovery(
             DiscoveryType::OriginalDst
         }
         Discovery::Dns | Discovery::LogicalDns => {
-            cluster.load_assignment = Some(endpoint::assignment(view, service, port, subset, name, discovery == Discovery::LogicalDns));
+            cluster.load_assignment = Some(endpoint::assignment(
+                view,
+                service,
+                port,
+                subset,
+                name,
+                discovery == Discovery::LogicalDns,
+            ));
             cluster.dns_refresh_rate = Some(duration(view.mesh.dns_refresh_rate));
             cluster.respect_dns_ttl = true;
             cluster.dns_lookup_family = DnsLookupFamily::V4Only.into();
@@ -144,25 +159,27 @@ fn set_tls(
     let sni = tls::cluster_sni(port.port, subset, &service.host);
     match effective.tls {
         Some(written) if matches!(written.mode.as_str(), "SIMPLE" | "MUTUAL") => {
-            cluster.transport_socket = Some(tls::configured_upstream(written, &service.host, &service.subject_alt_names, inner));
+            cluster.transport_socket =
+                Some(tls::configured_upstream(written, &service.host, &service.subject_alt_names, inner));
         }
         Some(written) if written.mode == "ISTIO_MUTUAL" => {
-            let names = if written.subject_alt_names.is_empty() { accounts } else { &written.subject_alt_names };
+            let names =
+                if written.subject_alt_names.is_empty() { accounts } else { &written.subject_alt_names };
             let sni = if written.sni.is_empty() { &sni } else { &written.sni };
             cluster.transport_socket = Some(tls::mutual_upstream(view.mesh, sni, names, inner));
         }
-        // Endpoints found by original destination carry no metadata: mutual TLS is used when all of them accept it.
-        None if view.mesh.auto_mtls && !service.external && discovery(service, effective) == Discovery::OriginalDst => {
-            if endpoint::all_accept_mutual_tls(view, service) {
-                cluster.transport_socket = Some(tls::mutual_upstream(view.mesh, &sni, accounts, inner));
-            }
-        }
         None if view.mesh.auto_mtls && !service.external => {
-            let by_mode = structure(vec![("tlsMode", text("istio"))]);
-            cluster.transport_socket_matches = vec![
-                socket_match("tlsMode-istio", by_mode, tls::mutual_upstream(view.mesh, &sni, accounts, inner)),
-                socket_match("tlsMode-disabled", Struct::default(), tls::plain()),
-            ];
+            let mutual = tls::mutual_upstream(view.mesh, &sni, accounts, inner);
+            if discovery(service, effective) != Discovery::OriginalDst {
+                let by_mode = structure(vec![("tlsMode", text("istio"))]);
+                cluster.transport_socket_matches = vec![
+                    socket_match("tlsMode-istio", by_mode, mutual),
+                    socket_match("tlsMode-disabled", Struct::default(), tls::plain()),
+                ];
+            } else if endpoint::all_accept_mutual_tls(view, service) {
+                // Endpoints found by original destination carry no metadata to choose by.
+                cluster.transport_socket = Some(mutual);
+            }
         }
         _ => {}
     }
@@ -189,10 +206,15 @@ fn upgrade_of(port: &ServicePort, effective: &Effective<'_>) -> Upgrade {
 fn common_lb(effective: &Effective<'_>) -> Option<CommonLbConfig> {
     let outlier = effective.outlier_detection?;
     let percent = f64::from(outlier.min_health_percent.clamp(0, 100));
-    Some(CommonLbConfig { healthy_panic_threshold: Some(types::Percent { value: percent }), ..Default::default() })
+    Some(CommonLbConfig {
+        healthy_panic_threshold: Some(types::Percent { value: percent }),
+        ..Default::default()
+    })
 }
 
-fn keepalive(written: &policies_api::destination_rule::TcpKeepalive) -> policies_xds::cluster::UpstreamConnectionOptions {
+fn keepalive(
+    written: &policies_api::destination_rule::TcpKeepalive,
+) -> policies_xds::cluster::UpstreamConnectionOptions {
     let seconds = |it: Option<policies_api::duration::ApiDuration>| {
         it.and_then(|it| number(u32::try_from(it.0.as_secs()).unwrap_or(u32::MAX).max(1)))
     };
@@ -217,13 +239,20 @@ fn accounts(view: &View<'_>, service: &Service) -> Vec<String> {
             continue;
         }
         for domain in std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases) {
-            names.insert(format!("spiffe://{domain}/ns/{}/sa/{}", workload.namespace, workload.service_account));
+            names.insert(format!(
+                "spiffe://{domain}/ns/{}/sa/{}",
+                workload.namespace, workload.service_account
+            ));
         }
     }
     names.into_iter().collect()
 }
 
-fn cluster_metadata(service: &Service, rule: Option<&Config<DestinationRule>>, subset: &str) -> core::Metadata {
+fn cluster_metadata(
+    service: &Service,
+    rule: Option<&Config<DestinationRule>>,
+    subset: &str,
+) -> core::Metadata {
     let identity = structure(vec![
         ("host", text(&*service.host)),
         ("name", text(&*service.name)),
@@ -232,7 +261,10 @@ fn cluster_metadata(service: &Service, rule: Option<&Config<DestinationRule>>, s
     let services = list(vec![Value { kind: Some(value::Kind::StructValue(identity)) }]);
     let mut fields = vec![("services", services)];
     if let Some(rule) = rule {
-        let path = format!("/apis/networking.istio.io/v1/namespaces/{}/destination-rule/{}", rule.namespace, rule.name);
+        let path = format!(
+            "/apis/networking.istio.io/v1/namespaces/{}/destination-rule/{}",
+            rule.namespace, rule.name
+        );
         fields.push(("config", text(path)));
     }
     if !subset.is_empty() {

@@ -4,15 +4,18 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use policies_api::destination_rule::{
-    ClientTls, ConnectionPool, HttpSettings, LoadBalancer, OutlierDetection, RetryBudget, TcpSettings, TrafficPolicy, Warmup,
+    ClientTls, ConnectionPool, HttpSettings, LoadBalancer, OutlierDetection, RetryBudget, TcpSettings,
+    TrafficPolicy, Warmup,
 };
 use policies_xds::cluster::circuit_breakers::{Thresholds, thresholds};
 use policies_xds::cluster::cluster::{
-    LbConfig, LbPolicy, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig, RoundRobinLbConfig, SlowStartConfig,
+    LbConfig, LbPolicy, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig, RoundRobinLbConfig,
+    SlowStartConfig,
 };
 use policies_xds::cluster::{CircuitBreakers, OutlierDetection as OutlierMessage};
 use policies_xds::http_protocol_options::http_protocol_options::{
-    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
+    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+    explicit_http_config::ProtocolConfig,
 };
 use policies_xds::protobuf::{Any, UInt64Value};
 use policies_xds::{any, core, http_protocol_options, type_url, types};
@@ -49,7 +52,10 @@ impl<'a> Effective<'a> {
     fn with(self, policy: Option<&'a TrafficPolicy>, port: u16) -> Self {
         let Some(policy) = policy else { return self };
         let retry_budget = policy.retry_budget.as_ref().or(self.retry_budget);
-        let of_port = policy.port_level_settings.iter().find(|it| it.port.is_some_and(|it| it.number == u32::from(port)));
+        let of_port = policy
+            .port_level_settings
+            .iter()
+            .find(|it| it.port.is_some_and(|it| it.number == u32::from(port)));
         match of_port {
             Some(settings) => Self {
                 load_balancer: settings.load_balancer.as_ref(),
@@ -83,8 +89,13 @@ impl<'a> Effective<'a> {
 }
 
 /// Limits; what is not limited stands at the greatest value, as in Istio, so that Envoy's own defaults never bite.
-pub(crate) fn circuit_breakers(pool: Option<&ConnectionPool>, budget: Option<&RetryBudget>) -> CircuitBreakers {
-    let limit = |value: Option<i32>| number(value.and_then(|it| u32::try_from(it).ok()).filter(|it| *it > 0).unwrap_or(u32::MAX));
+pub(crate) fn circuit_breakers(
+    pool: Option<&ConnectionPool>,
+    budget: Option<&RetryBudget>,
+) -> CircuitBreakers {
+    let limit = |value: Option<i32>| {
+        number(value.and_then(|it| u32::try_from(it).ok()).filter(|it| *it > 0).unwrap_or(u32::MAX))
+    };
     let tcp = pool.and_then(|it| it.tcp.as_ref());
     let http = pool.and_then(|it| it.http.as_ref());
     let thresholds = Thresholds {
@@ -142,29 +153,43 @@ pub(crate) fn load_balancing(written: Option<&LoadBalancer>) -> (LbPolicy, Optio
             let table_size = maglev.table_size.filter(|it| *it > 0).map(|value| UInt64Value { value });
             return (LbPolicy::Maglev, Some(LbConfig::MaglevLbConfig(MaglevLbConfig { table_size })));
         }
-        let size = hash.ring_hash.as_ref().and_then(|it| it.minimum_ring_size).or(hash.minimum_ring_size).unwrap_or(1024);
+        let size = hash
+            .ring_hash
+            .as_ref()
+            .and_then(|it| it.minimum_ring_size)
+            .or(hash.minimum_ring_size)
+            .unwrap_or(1024);
         // Envoy's bound on a ring.
         let minimum_ring_size = Some(UInt64Value { value: size.min(8_388_608) });
-        return (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(RingHashLbConfig { minimum_ring_size, ..Default::default() })));
+        return (
+            LbPolicy::RingHash,
+            Some(LbConfig::RingHashLbConfig(RingHashLbConfig { minimum_ring_size, ..Default::default() })),
+        );
     }
     let slow_start_config = slow_start(written);
     match written.simple.as_str() {
         "ROUND_ROBIN" => {
-            let config = slow_start_config.map(|it| LbConfig::RoundRobinLbConfig(RoundRobinLbConfig { slow_start_config: Some(it) }));
+            let config = slow_start_config
+                .map(|it| LbConfig::RoundRobinLbConfig(RoundRobinLbConfig { slow_start_config: Some(it) }));
             (LbPolicy::RoundRobin, config)
         }
         "RANDOM" => (LbPolicy::Random, None),
         "PASSTHROUGH" => (LbPolicy::ClusterProvided, None),
         _ => {
-            let config = slow_start_config
-                .map(|it| LbConfig::LeastRequestLbConfig(LeastRequestLbConfig { slow_start_config: Some(it), ..Default::default() }));
+            let config = slow_start_config.map(|it| {
+                LbConfig::LeastRequestLbConfig(LeastRequestLbConfig {
+                    slow_start_config: Some(it),
+                    ..Default::default()
+                })
+            });
             (LbPolicy::LeastRequest, config)
         }
     }
 }
 
 fn slow_start(written: &LoadBalancer) -> Option<SlowStartConfig> {
-    let legacy = written.warmup_duration_secs.map(|duration| Warmup { duration: Some(duration), ..Warmup::default() });
+    let legacy =
+        written.warmup_duration_secs.map(|duration| Warmup { duration: Some(duration), ..Warmup::default() });
     let warmup = written.warmup.as_ref().or(legacy.as_ref())?;
     Some(SlowStartConfig {
         slow_start_window: Some(duration(warmup.duration?.0)),
@@ -172,7 +197,9 @@ fn slow_start(written: &LoadBalancer) -> Option<SlowStartConfig> {
             default_value: warmup.aggression.filter(|it| it.is_finite() && *it > 0.0).unwrap_or(1.0),
             runtime_key: String::new(),
         }),
-        min_weight_percent: Some(types::Percent { value: bounded_percent(warmup.minimum_percent.unwrap_or(10.0)) }),
+        min_weight_percent: Some(types::Percent {
+            value: bounded_percent(warmup.minimum_percent.unwrap_or(10.0)),
+        }),
     })
 }
 
@@ -181,7 +208,11 @@ fn bounded_percent(value: f64) -> f64 {
 }
 
 /// HTTP options of a cluster; empty when Envoy's defaults say the same.
-pub(crate) fn http_options(upgrade: Upgrade, http: Option<&HttpSettings>, tcp: Option<&TcpSettings>) -> HashMap<String, Any> {
+pub(crate) fn http_options(
+    upgrade: Upgrade,
+    http: Option<&HttpSettings>,
+    tcp: Option<&TcpSettings>,
+) -> HashMap<String, Any> {
     let limits = core::HttpProtocolOptions {
         idle_timeout: http.and_then(|it| it.idle_timeout).map(|it| duration(it.0)),
         max_requests_per_connection: http
@@ -205,15 +236,21 @@ pub(crate) fn http_options(upgrade: Upgrade, http: Option<&HttpSettings>, tcp: O
         connection_keepalive: http.and_then(|it| it.http2_keep_alive.as_ref()).and_then(keepalive),
         ..Default::default()
     };
-    let explicit = |config| UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) });
+    let explicit = |config| {
+        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
+    };
     let protocol = match upgrade {
-        Upgrade::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(core::Http1ProtocolOptions::default())),
+        Upgrade::Http1 => {
+            explicit(ProtocolConfig::HttpProtocolOptions(core::Http1ProtocolOptions::default()))
+        }
         Upgrade::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2)),
-        Upgrade::FollowClient => UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
-            http_protocol_options: Some(core::Http1ProtocolOptions::default()),
-            http2_protocol_options: Some(http2),
-            ..Default::default()
-        }),
+        Upgrade::FollowClient => {
+            UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+                http_protocol_options: Some(core::Http1ProtocolOptions::default()),
+                http2_protocol_options: Some(http2),
+                ..Default::default()
+            })
+        }
     };
     let options = http_protocol_options::HttpProtocolOptions {
         common_http_protocol_options: has_limits.then_some(limits),

@@ -25,7 +25,9 @@ pub(super) fn prefer(assignment: &mut ClusterLoadAssignment, client: &Locality, 
 }
 
 fn distribute(assignment: &mut ClusterLoadAssignment, shares: &std::collections::BTreeMap<String, u32>) {
-    let share_of = |it: &core::Locality| shares.iter().find(|(pattern, _)| covers(pattern, &own(it))).map(|(_, share)| *share);
+    let share_of = |it: &core::Locality| {
+        shares.iter().find(|(pattern, _)| covers(pattern, &own(it))).map(|(_, share)| *share)
+    };
     assignment.endpoints.retain_mut(|group| {
         let share = group.locality.as_ref().and_then(share_of).filter(|it| *it > 0);
         group.load_balancing_weight = share.and_then(number);
@@ -44,19 +46,25 @@ fn prioritize(assignment: &mut ClusterLoadAssignment, client: &Locality, setting
         }
         u32::from(it.sub_zone != *client.subzone)
     };
-    let distances: Vec<u32> = assignment.endpoints.iter().map(|it| it.locality.as_ref().map_or(4, distance)).collect();
+    let distances: Vec<u32> =
+        assignment.endpoints.iter().map(|it| it.locality.as_ref().map_or(4, distance)).collect();
     let mut used = distances.clone();
     used.sort_unstable();
     used.dedup();
     for (group, distance) in assignment.endpoints.iter_mut().zip(distances) {
         // Priorities must have no gaps.
-        group.priority = used.iter().position(|it| *it == distance).and_then(|it| u32::try_from(it).ok()).unwrap_or(0);
+        group.priority =
+            used.iter().position(|it| *it == distance).and_then(|it| u32::try_from(it).ok()).unwrap_or(0);
     }
     assignment.endpoints.sort_by_key(|it| it.priority);
 }
 
 fn own(locality: &core::Locality) -> Locality {
-    Locality { region: locality.region.as_str().into(), zone: locality.zone.as_str().into(), subzone: locality.sub_zone.as_str().into() }
+    Locality {
+        region: locality.region.as_str().into(),
+        zone: locality.zone.as_str().into(),
+        subzone: locality.sub_zone.as_str().into(),
+    }
 }
 
 /// Whether `region/zone/subzone` with wildcards covers a locality; missing parts cover everything.

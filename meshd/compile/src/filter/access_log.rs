@@ -31,12 +31,16 @@ pub(crate) enum Side {
 pub(crate) fn logs(view: &View<'_>, side: Side) -> Vec<AccessLog> {
     let Some(path) = file(view, side) else { return Vec::new() };
     let format = if view.mesh.access_log_format.is_empty() { FORMAT } else { &view.mesh.access_log_format };
-    let source = DataSource { specifier: Some(data_source::Specifier::InlineString(format.to_owned())), ..Default::default() };
+    let source = DataSource {
+        specifier: Some(data_source::Specifier::InlineString(format.to_owned())),
+        ..Default::default()
+    };
     let format = SubstitutionFormatString {
         format: Some(substitution_format_string::Format::TextFormatSource(source)),
         ..Default::default()
     };
-    let log = FileAccessLog { path, access_log_format: Some(file_access_log::AccessLogFormat::LogFormat(format)) };
+    let log =
+        FileAccessLog { path, access_log_format: Some(file_access_log::AccessLogFormat::LogFormat(format)) };
     vec![AccessLog {
         name: "envoy.access_loggers.file".to_owned(),
         config_type: Some(access_log::ConfigType::TypedConfig(any(&log))),
@@ -54,7 +58,11 @@ fn file(view: &View<'_>, side: Side) -> Option<String> {
         Side::Server => mode != "CLIENT",
     };
     let entry = telemetries.iter().rev().find_map(|it| {
-        it.spec.access_logging.iter().rev().find(|it| concerns(it.selector.as_ref().map_or("", |it| &it.mode)))
+        it.spec
+            .access_logging
+            .iter()
+            .rev()
+            .find(|it| concerns(it.selector.as_ref().map_or("", |it| &it.mode)))
     });
     match entry {
         None => of_mesh,

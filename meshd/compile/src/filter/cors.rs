@@ -20,7 +20,9 @@ pub(crate) fn filter() -> HttpFilter {
 pub(crate) fn per_route(written: &Written) -> Any {
     let exact = written.allow_origin.iter().map(|it| string_matcher(MatchPattern::Exact(it.clone())));
     any(&CorsPolicy {
-        allow_origin_string_match: exact.chain(written.allow_origins.iter().filter_map(string_match)).collect(),
+        allow_origin_string_match: exact
+            .chain(written.allow_origins.iter().filter_map(string_match))
+            .collect(),
         allow_methods: written.allow_methods.join(","),
         allow_headers: written.allow_headers.join(","),
         expose_headers: written.expose_headers.join(","),

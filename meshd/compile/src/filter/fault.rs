@@ -34,7 +34,9 @@ fn delay(written: &Delay) -> Option<FaultDelay> {
 
 fn abort(written: &Abort) -> Option<FaultAbort> {
     let error = match (written.http_status, &written.grpc_status) {
-        (Some(status), _) => ErrorType::HttpStatus(u32::try_from(status).ok().filter(|it| (200..600).contains(it))?),
+        (Some(status), _) => {
+            ErrorType::HttpStatus(u32::try_from(status).ok().filter(|it| (200..600).contains(it))?)
+        }
         (None, Some(name)) => ErrorType::GrpcStatus(policies_api::validate::grpc_status(name)?),
         (None, None) => return None,
     };

@@ -10,7 +10,8 @@ use policies_xds::jwt_authn::jwt_provider::{JwksSourceSpecifier, NormalizePayloa
 use policies_xds::jwt_authn::jwt_requirement::RequiresType;
 use policies_xds::jwt_authn::requirement_rule::RequirementType;
 use policies_xds::jwt_authn::{
-    JwtAuthentication, JwtClaimToHeader, JwtHeader, JwtProvider, JwtRequirement, JwtRequirementOrList, RemoteJwks, RequirementRule,
+    JwtAuthentication, JwtClaimToHeader, JwtHeader, JwtProvider, JwtRequirement, JwtRequirementOrList,
+    RemoteJwks, RequirementRule,
 };
 use policies_xds::protobuf::Empty;
 
@@ -29,21 +30,26 @@ const KEYS_KEPT: Duration = Duration::from_secs(300);
 
 /// The filter, when some policy speaks of tokens.
 pub(crate) fn filter(view: &View<'_>) -> Option<HttpFilter> {
-    let policies = security::request_authentications(view.snapshot, &view.proxy.namespace, &view.proxy.labels);
+    let policies =
+        security::request_authentications(view.snapshot, &view.proxy.namespace, &view.proxy.labels);
     let mut rules: Vec<&JwtRule> = policies.iter().flat_map(|it| &it.spec.jwt_rules).collect();
     if rules.is_empty() {
         return None;
     }
     rules.sort_by(|a, b| a.issuer.cmp(&b.issuer));
-    let providers: Vec<(String, JwtProvider)> =
-        rules.iter().enumerate().map(|(index, rule)| (format!("origins-{index}"), provider(view, rule))).collect();
+    let providers: Vec<(String, JwtProvider)> = rules
+        .iter()
+        .enumerate()
+        .map(|(index, rule)| (format!("origins-{index}"), provider(view, rule)))
+        .collect();
     let mut alternatives: Vec<JwtRequirement> =
         providers.iter().map(|(name, _)| requirement(RequiresType::ProviderName(name.clone()))).collect();
     // A request without a token passes, unless some rule demands one.
     if rules.iter().all(|it| it.presence != "REQUIRED") {
         alternatives.push(requirement(RequiresType::AllowMissing(Empty {})));
     }
-    let any_of_them = requirement(RequiresType::RequiresAny(JwtRequirementOrList { requirements: alternatives }));
+    let any_of_them =
+        requirement(RequiresType::RequiresAny(JwtRequirementOrList { requirements: alternatives }));
     let config = JwtAuthentication {
         rules: vec![RequirementRule {
             r#match: Some(prefix("/")),
@@ -66,7 +72,11 @@ fn provider(view: &View<'_>, rule: &JwtRule) -> JwtProvider {
         claim_name: it.claim.clone(),
         ..Default::default()
     });
-    let spaced: Vec<String> = ["scope", "permission"].into_iter().map(str::to_owned).chain(rule.space_delimited_claims.clone()).collect();
+    let spaced: Vec<String> = ["scope", "permission"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(rule.space_delimited_claims.clone())
+        .collect();
     JwtProvider {
         issuer: rule.issuer.clone(),
         audiences: rule.audiences.clone(),
@@ -106,7 +116,11 @@ fn keys(view: &View<'_>, rule: &JwtRule) -> JwksSourceSpecifier {
             http_uri: Some(HttpUri {
                 uri: rule.jwks_uri.clone(),
                 timeout: Some(duration(rule.timeout.map_or(FETCH_TIMEOUT, |it| it.0))),
-                http_upstream_type: Some(http_uri::HttpUpstreamType::Cluster(outbound_name(port, "", &service.host))),
+                http_upstream_type: Some(http_uri::HttpUpstreamType::Cluster(outbound_name(
+                    port,
+                    "",
+                    &service.host,
+                ))),
             }),
             cache_duration: Some(duration(KEYS_KEPT)),
             ..Default::default()

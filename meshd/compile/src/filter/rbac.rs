@@ -16,8 +16,10 @@ use crate::proto::{any_of, encode_with_map};
 use crate::view::View;
 
 /// Names of the filters of each group: equal names in one chain could not be told apart by routes.
-const HTTP_FILTERS: [&str; 3] = ["envoy.filters.http.rbac.custom", "envoy.filters.http.rbac.deny", "envoy.filters.http.rbac"];
-const NETWORK_FILTERS: [&str; 3] = ["envoy.filters.network.rbac.custom", "envoy.filters.network.rbac.deny", "envoy.filters.network.rbac"];
+const HTTP_FILTERS: [&str; 3] =
+    ["envoy.filters.http.rbac.custom", "envoy.filters.http.rbac.deny", "envoy.filters.http.rbac"];
+const NETWORK_FILTERS: [&str; 3] =
+    ["envoy.filters.network.rbac.custom", "envoy.filters.network.rbac.deny", "envoy.filters.network.rbac"];
 /// Field numbers of the messages whose maps are encoded in order.
 const POLICIES_FIELD: u32 = 2;
 const HTTP_RULES_FIELD: u32 = 1;
@@ -51,7 +53,8 @@ pub(crate) fn http_filters(view: &View<'_>) -> Vec<HttpFilter> {
     rules(view, Layer::Http)
         .into_iter()
         .map(|(name, rules)| {
-            let base = http_rbac::Rbac { shadow_rules_stat_prefix: shadow_prefix(&rules), ..Default::default() };
+            let base =
+                http_rbac::Rbac { shadow_rules_stat_prefix: shadow_prefix(&rules), ..Default::default() };
             let bytes = encode(&base, &rules, HTTP_RULES_FIELD, HTTP_SHADOW_FIELD);
             super::http(HTTP_FILTERS[name], any_of::<http_rbac::Rbac>(bytes))
         })
@@ -107,10 +110,16 @@ fn rules(view: &View<'_>, layer: Layer) -> Vec<(usize, Rules)> {
     compiled.enumerate().filter_map(|(index, rules)| Some((index, rules?))).collect()
 }
 
-fn group(view: &View<'_>, effect: Effect, policies: &[&Config<AuthorizationPolicy>], layer: Layer) -> Option<Rules> {
+fn group(
+    view: &View<'_>,
+    effect: Effect,
+    policies: &[&Config<AuthorizationPolicy>],
+    layer: Layer,
+) -> Option<Rules> {
     let compile = |dry_run: bool| {
         let chosen: Vec<_> = policies.iter().filter(|it| it.dry_run == dry_run).collect();
-        let mut compiled: Vec<(String, Policy)> = chosen.iter().flat_map(|it| of_policy(view, effect, it, layer)).collect();
+        let mut compiled: Vec<(String, Policy)> =
+            chosen.iter().flat_map(|it| of_policy(view, effect, it, layer)).collect();
         compiled.sort_by(|(a, _), (b, _)| a.cmp(b));
         // An allowing filter without policies refuses everything, which is what an ALLOW policy without rules asks for.
         let is_needed = match effect {
@@ -123,7 +132,12 @@ fn group(view: &View<'_>, effect: Effect, policies: &[&Config<AuthorizationPolic
     (enforced.is_some() || shadow.is_some()).then_some(Rules { effect, enforced, shadow })
 }
 
-fn of_policy(view: &View<'_>, effect: Effect, policy: &Config<AuthorizationPolicy>, layer: Layer) -> Vec<(String, Policy)> {
+fn of_policy(
+    view: &View<'_>,
+    effect: Effect,
+    policy: &Config<AuthorizationPolicy>,
+    layer: Layer,
+) -> Vec<(String, Policy)> {
     let compiled = policy.spec.rules.iter().enumerate().filter_map(|(index, rule)| {
         let name = format!("ns[{}]-policy[{}]-rule[{index}]", policy.namespace, policy.name);
         of_rule(view, effect, &policy.namespace, rule, layer).map(|it| (name, it))
@@ -147,13 +161,15 @@ fn of_rule(view: &View<'_>, effect: Effect, namespace: &str, rule: &Rule, layer:
     let mut permissions = Vec::new();
     for to in &rule.to {
         if let Ok(found) = scope.operation(&to.operation) {
-            permissions.push(all_permissions(found.into_iter().chain(common_permissions.iter().cloned()).collect()));
+            permissions
+                .push(all_permissions(found.into_iter().chain(common_permissions.iter().cloned()).collect()));
         }
     }
     let mut principals = Vec::new();
     for from in &rule.from {
         if let Ok(found) = scope.source(&from.source) {
-            principals.push(all_principals(found.into_iter().chain(common_principals.iter().cloned()).collect()));
+            principals
+                .push(all_principals(found.into_iter().chain(common_principals.iter().cloned()).collect()));
         }
     }
     if rule.to.is_empty() {
@@ -162,16 +178,27 @@ fn of_rule(view: &View<'_>, effect: Effect, namespace: &str, rule: &Rule, layer:
     if rule.from.is_empty() {
         principals.push(all_principals(common_principals));
     }
-    (!permissions.is_empty() && !principals.is_empty()).then(|| Policy { permissions, principals, ..Default::default() })
+    (!permissions.is_empty() && !principals.is_empty()).then(|| Policy {
+        permissions,
+        principals,
+        ..Default::default()
+    })
 }
 
 fn all_permissions(rules: Vec<Permission>) -> Permission {
-    let rule = if rules.is_empty() { permission::Rule::Any(true) } else { permission::Rule::AndRules(permission::Set { rules }) };
+    let rule = if rules.is_empty() {
+        permission::Rule::Any(true)
+    } else {
+        permission::Rule::AndRules(permission::Set { rules })
+    };
     Permission { rule: Some(rule) }
 }
 
 fn all_principals(ids: Vec<Principal>) -> Principal {
-    let identifier =
-        if ids.is_empty() { principal::Identifier::Any(true) } else { principal::Identifier::AndIds(principal::Set { ids }) };
+    let identifier = if ids.is_empty() {
+        principal::Identifier::Any(true)
+    } else {
+        principal::Identifier::AndIds(principal::Set { ids })
+    };
     Principal { identifier: Some(identifier) }
 }

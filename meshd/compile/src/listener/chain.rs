@@ -11,7 +11,8 @@ pub(super) const MUTUAL_HTTP: &[&str] = &["istio-http/1.0", "istio-http/1.1", "i
 /// Bytes inside mutual TLS.
 pub(super) const MUTUAL_BYTES: &[&str] = &["istio-peer-exchange", "istio"];
 /// Everything inside mutual TLS.
-pub(super) const MUTUAL_ANY: &[&str] = &["istio-peer-exchange", "istio", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
+pub(super) const MUTUAL_ANY: &[&str] =
+    &["istio-peer-exchange", "istio", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
 
 /// A match on transport and application protocol.
 pub(super) fn transport(protocol: &str, applications: &[&str]) -> FilterChainMatch {
@@ -23,7 +24,11 @@ pub(super) fn transport(protocol: &str, applications: &[&str]) -> FilterChainMat
 }
 
 fn filter(name: &str, config: Any) -> ListenerFilter {
-    ListenerFilter { name: name.to_owned(), config_type: Some(listener_filter::ConfigType::TypedConfig(config)), filter_disabled: None }
+    ListenerFilter {
+        name: name.to_owned(),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(config)),
+        filter_disabled: None,
+    }
 }
 
 /// Reads where a redirected connection was going.

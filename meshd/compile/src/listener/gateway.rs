@@ -56,9 +56,12 @@ fn listener(view: &View<'_>, port: u16, servers: &[Bound<'_>]) -> Option<Listene
 fn server_chains(view: &View<'_>, server: &Bound<'_>) -> Vec<FilterChain> {
     match server.kind() {
         Kind::Http => Vec::new(),
-        Kind::Https => terminated(view, server, vec![hcm::gateway(view, &server.route_name(), server.target)], true),
+        Kind::Https => {
+            terminated(view, server, vec![hcm::gateway(view, &server.route_name(), server.target)], true)
+        }
         Kind::Tls => {
-            let inner = rule_chains(view, server, false).into_iter().next().map(|it| it.filters).unwrap_or_default();
+            let inner =
+                rule_chains(view, server, false).into_iter().next().map(|it| it.filters).unwrap_or_default();
             if inner.is_empty() { Vec::new() } else { terminated(view, server, inner, false) }
         }
         Kind::Passthrough => rule_chains(view, server, true),
@@ -66,7 +69,12 @@ fn server_chains(view: &View<'_>, server: &Bound<'_>) -> Vec<FilterChain> {
     }
 }
 
-fn terminated(view: &View<'_>, server: &Bound<'_>, filters: Vec<policies_xds::listener::Filter>, http: bool) -> Vec<FilterChain> {
+fn terminated(
+    view: &View<'_>,
+    server: &Bound<'_>,
+    filters: Vec<policies_xds::listener::Filter>,
+    http: bool,
+) -> Vec<FilterChain> {
     let none = ServerTls::default();
     let written = server.server.tls.as_ref().unwrap_or(&none);
     // "*" stands for every name, which Envoy writes as no condition on names.
@@ -74,7 +82,8 @@ fn terminated(view: &View<'_>, server: &Bound<'_>, filters: Vec<policies_xds::li
     if names.iter().any(|it| it == "*") {
         names.clear();
     }
-    let condition = (!names.is_empty()).then(|| FilterChainMatch { server_names: names, ..Default::default() });
+    let condition =
+        (!names.is_empty()).then(|| FilterChainMatch { server_names: names, ..Default::default() });
     vec![FilterChain {
         filter_chain_match: condition,
         filters,
@@ -88,11 +97,21 @@ fn terminated(view: &View<'_>, server: &Bound<'_>, filters: Vec<policies_xds::li
 fn rule_chains(view: &View<'_>, server: &Bound<'_>, by_name: bool) -> Vec<FilterChain> {
     let own_name = format!("{}/{}", server.gateway.namespace, server.gateway.name);
     let mut chains = Vec::new();
-    for rules in virtual_service::for_gateway(view.snapshot, view.proxy, &server.gateway.namespace, &server.gateway.name) {
+    for rules in virtual_service::for_gateway(
+        view.snapshot,
+        view.proxy,
+        &server.gateway.namespace,
+        &server.gateway.name,
+    ) {
         if server.hosts_of(&rules.config.namespace, &rules.hosts).is_empty() {
             continue;
         }
-        let place = Place { proxy: view.proxy, port: server.port, gateway: &own_name, namespace: &rules.config.namespace };
+        let place = Place {
+            proxy: view.proxy,
+            port: server.port,
+            gateway: &own_name,
+            namespace: &rules.config.namespace,
+        };
         chains.extend(if by_name {
             tcp::tls_chains(view, &rules, place, Side::Client)
         } else {

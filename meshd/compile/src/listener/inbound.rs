@@ -9,7 +9,9 @@ use policies_api::peer_authentication::MtlsMode;
 use policies_xds::core::{TrafficDirection, TransportSocket};
 use policies_xds::listener::{Filter, FilterChain, FilterChainMatch, Listener};
 use policies_xds::route::route_action::ClusterSpecifier;
-use policies_xds::route::{Decorator, RetryPolicy, Route, RouteAction, RouteConfiguration, VirtualHost, route};
+use policies_xds::route::{
+    Decorator, RetryPolicy, Route, RouteAction, RouteConfiguration, VirtualHost, route,
+};
 
 use super::{ANY_ADDRESS, chain, hcm, tcp};
 use crate::cluster::{BLACK_HOLE, INBOUND_PASSTHROUGH};
@@ -88,7 +90,10 @@ fn trap(view: &View<'_>) -> FilterChain {
     FilterChain {
         name: "virtualInbound-blackhole".to_owned(),
         // A connection straight to 15006 would go round in circles.
-        filter_chain_match: Some(FilterChainMatch { destination_port: number(ports::INBOUND.into()), ..Default::default() }),
+        filter_chain_match: Some(FilterChainMatch {
+            destination_port: number(ports::INBOUND.into()),
+            ..Default::default()
+        }),
         filters: vec![tcp::to_cluster(view, BLACK_HOLE, Side::Server, None)],
         ..Default::default()
     }
@@ -98,7 +103,10 @@ fn trap(view: &View<'_>) -> FilterChain {
 fn refused(view: &View<'_>, port: u16) -> FilterChain {
     FilterChain {
         name: format!("{ANY_ADDRESS}_{port}-refused"),
-        filter_chain_match: Some(FilterChainMatch { destination_port: number(port.into()), ..Default::default() }),
+        filter_chain_match: Some(FilterChainMatch {
+            destination_port: number(port.into()),
+            ..Default::default()
+        }),
         filters: vec![tcp::to_cluster(view, BLACK_HOLE, Side::Server, None)],
         ..Default::default()
     }
@@ -113,8 +121,12 @@ impl Target<'_> {
         if self.mode != MtlsMode::Disable {
             let strict = self.mode == MtlsMode::Strict;
             match self.protocol {
-                it if it.is_http() => chains.push(self.mutual(view, true, if strict { &[] } else { chain::MUTUAL_ANY })),
-                it if it.is_tcp() => chains.push(self.mutual(view, false, if strict { &[] } else { chain::MUTUAL_ANY })),
+                it if it.is_http() => {
+                    chains.push(self.mutual(view, true, if strict { &[] } else { chain::MUTUAL_ANY }))
+                }
+                it if it.is_tcp() => {
+                    chains.push(self.mutual(view, false, if strict { &[] } else { chain::MUTUAL_ANY }))
+                }
                 _ => {
                     chains.push(self.mutual(view, true, chain::MUTUAL_HTTP));
                     chains.push(self.mutual(view, false, if strict { &[] } else { chain::MUTUAL_BYTES }));
@@ -147,7 +159,13 @@ impl Target<'_> {
         self.chain("raw_buffer", applications, filters, None)
     }
 
-    fn chain(&self, transport: &str, applications: &[&str], filters: Vec<Filter>, socket: Option<TransportSocket>) -> FilterChain {
+    fn chain(
+        &self,
+        transport: &str,
+        applications: &[&str],
+        filters: Vec<Filter>,
+        socket: Option<TransportSocket>,
+    ) -> FilterChain {
         FilterChain {
             name: self.name.to_owned(),
             filter_chain_match: Some(FilterChainMatch {
@@ -175,7 +193,11 @@ impl Target<'_> {
 #[expect(deprecated, reason = "what Istio sends; Envoy and our sidecar read it")]
 fn routes(cluster: &str, port: Option<&InboundPort<'_>>) -> RouteConfiguration {
     let is_grpc = port.is_some_and(|it| it.protocol == Protocol::Grpc);
-    let retries = RetryPolicy { retry_on: "reset-before-request".to_owned(), num_retries: number(2), ..Default::default() };
+    let retries = RetryPolicy {
+        retry_on: "reset-before-request".to_owned(),
+        num_retries: number(2),
+        ..Default::default()
+    };
     let action = RouteAction {
         timeout: Some(duration(Duration::ZERO)),
         max_grpc_timeout: Some(duration(Duration::ZERO)),
@@ -183,7 +205,8 @@ fn routes(cluster: &str, port: Option<&InboundPort<'_>>) -> RouteConfiguration {
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
         ..Default::default()
     };
-    let operation = port.map_or_else(|| format!("{cluster}/*"), |it| format!("{}:{}/*", it.service.host, it.service_port));
+    let operation = port
+        .map_or_else(|| format!("{cluster}/*"), |it| format!("{}:{}/*", it.service.host, it.service_port));
     let everything = Route {
         name: "default".to_owned(),
         r#match: Some(prefix("/")),
@@ -197,5 +220,10 @@ fn routes(cluster: &str, port: Option<&InboundPort<'_>>) -> RouteConfiguration {
         routes: vec![everything],
         ..Default::default()
     };
-    RouteConfiguration { name: cluster.to_owned(), virtual_hosts: vec![host], validate_clusters: flag(false), ..Default::default() }
+    RouteConfiguration {
+        name: cluster.to_owned(),
+        virtual_hosts: vec![host],
+        validate_clusters: flag(false),
+        ..Default::default()
+    }
 }

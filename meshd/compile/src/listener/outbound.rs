@@ -57,11 +57,12 @@ fn of_port(
     let mut addresses: Vec<IpAddr> = service.addresses.iter().filter_map(is_single).collect();
     if addresses.is_empty() && service.is_headless() {
         let endpoints = view.snapshot.endpoints_of(service).iter().filter(|it| it.service_port == port.port);
-        addresses = endpoints.filter_map(|it| match it.address {
-            EndpointAddress::Ip(ip) => Some(ip),
-            EndpointAddress::Name(_) => None,
-        })
-        .collect();
+        addresses = endpoints
+            .filter_map(|it| match it.address {
+                EndpointAddress::Ip(ip) => Some(ip),
+                EndpointAddress::Name(_) => None,
+            })
+            .collect();
         addresses.sort_unstable();
         addresses.dedup();
     }
@@ -82,7 +83,8 @@ fn of_port(
         _ => {
             let condition = FilterChainMatch { prefix_ranges: networks, ..Default::default() };
             let chains = bytes_chains(view, service, port).into_iter().take(1);
-            part.tls.extend(chains.map(|it| FilterChain { filter_chain_match: Some(condition.clone()), ..it }));
+            part.tls
+                .extend(chains.map(|it| FilterChain { filter_chain_match: Some(condition.clone()), ..it }));
         }
     }
 }
@@ -106,7 +108,8 @@ fn own_listener(view: &View<'_>, service: &Service, port: &ServicePort, address:
         listener.filter_chains.extend(named);
     }
     let mut rest = bytes_chains(view, service, port);
-    listener.default_filter_chain = rest.iter().position(|it| it.filter_chain_match.is_none()).map(|index| rest.remove(index));
+    listener.default_filter_chain =
+        rest.iter().position(|it| it.filter_chain_match.is_none()).map(|index| rest.remove(index));
     listener.filter_chains.extend(rest);
     listener
 }
@@ -147,27 +150,41 @@ fn named_chains(view: &View<'_>, service: &Service, port: &ServicePort) -> Vec<F
         server_names: vec![service.host.to_string()],
         ..Default::default()
     };
-    let filters = vec![tcp::to_cluster(view, &cluster, Side::Client, tcp::idle_timeout(view, service, port.port))];
+    let filters =
+        vec![tcp::to_cluster(view, &cluster, Side::Client, tcp::idle_timeout(view, service, port.port))];
     vec![FilterChain { filter_chain_match: Some(condition), filters, ..Default::default() }]
 }
 
 fn rule_tls_chains(view: &View<'_>, service: &Service, port: &ServicePort) -> Vec<FilterChain> {
-    let Some(rules) = virtual_service::of_host(&view.virtual_services, &service.host) else { return Vec::new() };
-    let place = Place { proxy: view.proxy, port: port.port, gateway: MESH_GATEWAY, namespace: &rules.config.namespace };
+    let Some(rules) = virtual_service::of_host(&view.virtual_services, &service.host) else {
+        return Vec::new();
+    };
+    let place = Place {
+        proxy: view.proxy,
+        port: port.port,
+        gateway: MESH_GATEWAY,
+        namespace: &rules.config.namespace,
+    };
     tcp::tls_chains(view, rules, place, Side::Client)
 }
 
 /// Chains for the bytes of a service: those of its rules, else one to its cluster.
 fn bytes_chains(view: &View<'_>, service: &Service, port: &ServicePort) -> Vec<FilterChain> {
     if let Some(rules) = virtual_service::of_host(&view.virtual_services, &service.host) {
-        let place = Place { proxy: view.proxy, port: port.port, gateway: MESH_GATEWAY, namespace: &rules.config.namespace };
+        let place = Place {
+            proxy: view.proxy,
+            port: port.port,
+            gateway: MESH_GATEWAY,
+            namespace: &rules.config.namespace,
+        };
         let chains = tcp::rule_chains(view, rules, place, Side::Client);
         if !chains.is_empty() {
             return chains;
         }
     }
     let cluster = outbound_name(port.port, "", &service.host);
-    let filters = vec![tcp::to_cluster(view, &cluster, Side::Client, tcp::idle_timeout(view, service, port.port))];
+    let filters =
+        vec![tcp::to_cluster(view, &cluster, Side::Client, tcp::idle_timeout(view, service, port.port))];
     vec![FilterChain { filters, ..Default::default() }]
 }
 
@@ -175,7 +192,10 @@ fn catch_all(view: &View<'_>) -> Listener {
     let trap = FilterChain {
         name: "virtualOutbound-blackhole".to_owned(),
         // A connection straight to 15001 would go round in circles.
-        filter_chain_match: Some(FilterChainMatch { destination_port: number(ports::OUTBOUND.into()), ..Default::default() }),
+        filter_chain_match: Some(FilterChainMatch {
+            destination_port: number(ports::OUTBOUND.into()),
+            ..Default::default()
+        }),
         filters: vec![tcp::to_cluster(view, BLACK_HOLE, Side::Client, None)],
         ..Default::default()
     };

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use meshd_model::Service;
 use meshd_model::entry::network as parse_network;
 use meshd_model::select::virtual_service::HostRules;
-use meshd_model::Service;
 use policies_api::virtual_service::{Destination, RouteDestination};
+use policies_xds::any;
 use policies_xds::listener::{Filter, FilterChain, FilterChainMatch};
 use policies_xds::tcp_proxy::TcpProxy;
-use policies_xds::tcp_proxy::tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight};
-use policies_xds::any;
+use policies_xds::tcp_proxy::tcp_proxy::{
+    ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
+};
 
 use crate::cluster::effective_of;
 use crate::filter::access_log::{self, Side};
@@ -27,16 +29,26 @@ pub(super) fn to_cluster(view: &View<'_>, cluster: &str, side: Side, idle: Optio
 }
 
 /// A proxy to the destinations of a rule.
-pub(super) fn to_destinations(view: &View<'_>, destinations: &[RouteDestination], place: Place<'_>, side: Side) -> Filter {
+pub(super) fn to_destinations(
+    view: &View<'_>,
+    destinations: &[RouteDestination],
+    place: Place<'_>,
+    side: Side,
+) -> Filter {
     let single = |it: &Destination| cluster_name(view, it, place);
-    let weighty: Vec<&RouteDestination> = destinations.iter().filter(|it| it.weight > 0 || destinations.len() == 1).collect();
+    let weighty: Vec<&RouteDestination> =
+        destinations.iter().filter(|it| it.weight > 0 || destinations.len() == 1).collect();
     match weighty.as_slice() {
         [only] => to_cluster(view, &single(&only.destination), side, None),
         [] => to_cluster(view, crate::cluster::BLACK_HOLE, side, None),
         several => {
             let clusters = several
                 .iter()
-                .map(|it| ClusterWeight { name: single(&it.destination), weight: it.weight.unsigned_abs(), ..Default::default() })
+                .map(|it| ClusterWeight {
+                    name: single(&it.destination),
+                    weight: it.weight.unsigned_abs(),
+                    ..Default::default()
+                })
                 .collect();
             let prefix = single(&several[0].destination);
             proxy(view, &prefix, ClusterSpecifier::WeightedClusters(WeightedCluster { clusters }), side, None)
@@ -51,7 +63,12 @@ pub(super) fn idle_timeout(view: &View<'_>, service: &Service, port: u16) -> Opt
 }
 
 /// Chains of the TCP rules for a place; the last has no condition unless every rule has one.
-pub(super) fn rule_chains(view: &View<'_>, rules: &HostRules, place: Place<'_>, side: Side) -> Vec<FilterChain> {
+pub(super) fn rule_chains(
+    view: &View<'_>,
+    rules: &HostRules,
+    place: Place<'_>,
+    side: Side,
+) -> Vec<FilterChain> {
     let mut chains = Vec::new();
     for rule in &rules.config.spec.tcp {
         let filters = vec![to_destinations(view, &rule.route, place, side)];
@@ -60,34 +77,70 @@ pub(super) fn rule_chains(view: &View<'_>, rules: &HostRules, place: Place<'_>, 
             return chains;
         }
         for matched in &rule.matches {
-            let holds = holds(matched.port, &matched.gateways, &matched.source_labels, &matched.source_namespace, place);
+            let holds = holds(
+                matched.port,
+                &matched.gateways,
+                &matched.source_labels,
+                &matched.source_namespace,
+                place,
+            );
             if !holds {
                 continue;
             }
-            let ranges: Vec<_> = matched.destination_subnets.iter().filter_map(|it| parse_network(it)).map(|it| cidr(&it)).collect();
+            let ranges: Vec<_> = matched
+                .destination_subnets
+                .iter()
+                .filter_map(|it| parse_network(it))
+                .map(|it| cidr(&it))
+                .collect();
             if ranges.is_empty() {
                 chains.push(FilterChain { filters, ..Default::default() });
                 return chains;
             }
             let condition = FilterChainMatch { prefix_ranges: ranges, ..Default::default() };
-            chains.push(FilterChain { filter_chain_match: Some(condition), filters: filters.clone(), ..Default::default() });
+            chains.push(FilterChain {
+                filter_chain_match: Some(condition),
+                filters: filters.clone(),
+                ..Default::default()
+            });
         }
     }
     chains
 }
 
 /// Chains of the TLS rules for a place, by server name.
-pub(super) fn tls_chains(view: &View<'_>, rules: &HostRules, place: Place<'_>, side: Side) -> Vec<FilterChain> {
+pub(super) fn tls_chains(
+    view: &View<'_>,
+    rules: &HostRules,
+    place: Place<'_>,
+    side: Side,
+) -> Vec<FilterChain> {
     let mut chains = Vec::new();
     for rule in &rules.config.spec.tls {
         for matched in &rule.matches {
-            if !holds(matched.port, &matched.gateways, &matched.source_labels, &matched.source_namespace, place) {
+            if !holds(
+                matched.port,
+                &matched.gateways,
+                &matched.source_labels,
+                &matched.source_namespace,
+                place,
+            ) {
                 continue;
             }
             let condition = FilterChainMatch {
                 transport_protocol: "tls".to_owned(),
-                server_names: matched.sni_hosts.iter().map(|it| it.to_ascii_lowercase()).filter(|it| it != "*").collect(),
-                prefix_ranges: matched.destination_subnets.iter().filter_map(|it| parse_network(it)).map(|it| cidr(&it)).collect(),
+                server_names: matched
+                    .sni_hosts
+                    .iter()
+                    .map(|it| it.to_ascii_lowercase())
+                    .filter(|it| it != "*")
+                    .collect(),
+                prefix_ranges: matched
+                    .destination_subnets
+                    .iter()
+                    .filter_map(|it| parse_network(it))
+                    .map(|it| cidr(&it))
+                    .collect(),
                 ..Default::default()
             };
             let filters = vec![to_destinations(view, &rule.route, place, side)];
@@ -113,7 +166,13 @@ fn holds(
     source_matches(labels, namespace, place.proxy)
 }
 
-fn proxy(view: &View<'_>, prefix: &str, specifier: ClusterSpecifier, side: Side, idle: Option<Duration>) -> Filter {
+fn proxy(
+    view: &View<'_>,
+    prefix: &str,
+    specifier: ClusterSpecifier,
+    side: Side,
+    idle: Option<Duration>,
+) -> Filter {
     let proxy = TcpProxy {
         stat_prefix: prefix.to_owned(),
         access_log: access_log::logs(view, side),

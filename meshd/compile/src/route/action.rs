@@ -8,9 +8,13 @@ use policies_api::matching::{Percent, StringMatch};
 use policies_api::virtual_service::{Destination, HttpMatch, HttpRoute, Redirect};
 use policies_xds::core::{DataSource, RuntimeFractionalPercent, data_source};
 use policies_xds::matcher::RegexMatchAndSubstitute;
-use policies_xds::route::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
+use policies_xds::route::redirect_action::{
+    PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
+};
 use policies_xds::route::route::Action;
-use policies_xds::route::route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier, RequestMirrorPolicy, hash_policy};
+use policies_xds::route::route_action::{
+    ClusterSpecifier, HashPolicy, HostRewriteSpecifier, RequestMirrorPolicy, hash_policy,
+};
 use policies_xds::route::weighted_cluster::{ClusterWeight, cluster_weight};
 use policies_xds::route::{DirectResponseAction, RedirectAction, RouteAction, WeightedCluster};
 
@@ -23,7 +27,13 @@ use crate::view::{View, outbound_name};
 
 /// The action of a rule.
 #[expect(deprecated, reason = "what Istio sends; Envoy and our sidecar read it")]
-pub(crate) fn action(view: &View<'_>, rule: &HttpRoute, matched: Option<&HttpMatch>, place: Place<'_>, changes: &Changes) -> Action {
+pub(crate) fn action(
+    view: &View<'_>,
+    rule: &HttpRoute,
+    matched: Option<&HttpMatch>,
+    place: Place<'_>,
+    changes: &Changes,
+) -> Action {
     if let Some(redirect) = &rule.redirect {
         return Action::Redirect(redirect_action(redirect, place.port));
     }
@@ -49,7 +59,8 @@ pub(crate) fn action(view: &View<'_>, rule: &HttpRoute, matched: Option<&HttpMat
             action.regex_rewrite = Some(substitute(&by_regex.pattern, &by_regex.rewrite));
         }
         if !rewrite.authority.is_empty() {
-            action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(rewrite.authority.clone()));
+            action.host_rewrite_specifier =
+                Some(HostRewriteSpecifier::HostRewriteLiteral(rewrite.authority.clone()));
         }
     }
     if let Some(authority) = authority {
@@ -77,7 +88,8 @@ pub(crate) fn default_action(view: &View<'_>, service: &Service, port: u16) -> R
 
 /// The cluster of a destination: its port, else the port of this place when the service has it, else the service's only port.
 pub(crate) fn cluster_name(view: &View<'_>, destination: &Destination, place: Place<'_>) -> String {
-    let host = host::resolve(&destination.host, place.namespace, &view.mesh.cluster_domain).to_ascii_lowercase();
+    let host =
+        host::resolve(&destination.host, place.namespace, &view.mesh.cluster_domain).to_ascii_lowercase();
     let written = destination.port.and_then(|it| u16::try_from(it.number).ok());
     let port = written.unwrap_or_else(|| match view.service(&host) {
         Some(service) if service.ports.len() == 1 => service.ports[0].port,
@@ -92,24 +104,32 @@ fn destinations(view: &View<'_>, rule: &HttpRoute, place: Place<'_>, action: &mu
     if let [single] = weighty.as_slice()
         && (single.headers.is_none() || rule.route.len() == 1)
     {
-        action.cluster_specifier = Some(ClusterSpecifier::Cluster(cluster_name(view, &single.destination, place)));
+        action.cluster_specifier =
+            Some(ClusterSpecifier::Cluster(cluster_name(view, &single.destination, place)));
         if single.headers.is_none() {
             return true;
         }
     }
-    let total: u32 = weighty.iter().map(|it| u32::try_from(it.weight).unwrap_or(0)).fold(0, u32::saturating_add);
+    let total: u32 =
+        weighty.iter().map(|it| u32::try_from(it.weight).unwrap_or(0)).fold(0, u32::saturating_add);
     let clusters: Vec<ClusterWeight> = weighty
         .iter()
         .map(|it| {
             let changes = Changes::new(it.headers.as_ref());
             ClusterWeight {
                 name: cluster_name(view, &it.destination, place),
-                weight: number(if weighty.len() == 1 { it.weight.max(1).unsigned_abs() } else { it.weight.unsigned_abs() }),
+                weight: number(if weighty.len() == 1 {
+                    it.weight.max(1).unsigned_abs()
+                } else {
+                    it.weight.unsigned_abs()
+                }),
                 request_headers_to_add: changes.request_add,
                 request_headers_to_remove: changes.request_remove,
                 response_headers_to_add: changes.response_add,
                 response_headers_to_remove: changes.response_remove,
-                host_rewrite_specifier: changes.authority.map(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
+                host_rewrite_specifier: changes
+                    .authority
+                    .map(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
                 ..Default::default()
             }
         })
@@ -117,7 +137,8 @@ fn destinations(view: &View<'_>, rule: &HttpRoute, place: Place<'_>, action: &mu
     if clusters.is_empty() || (total == 0 && clusters.len() > 1) {
         return false;
     }
-    action.cluster_specifier = Some(ClusterSpecifier::WeightedClusters(WeightedCluster { clusters, ..Default::default() }));
+    action.cluster_specifier =
+        Some(ClusterSpecifier::WeightedClusters(WeightedCluster { clusters, ..Default::default() }));
     true
 }
 
@@ -172,10 +193,13 @@ fn mirrors(view: &View<'_>, rule: &HttpRoute, place: Place<'_>) -> Vec<RequestMi
 fn hash_policies(view: &View<'_>, rule: &HttpRoute, place: Place<'_>) -> Vec<HashPolicy> {
     let mut policies: Vec<HashPolicy> = Vec::new();
     for target in &rule.route {
-        let host = host::resolve(&target.destination.host, place.namespace, &view.mesh.cluster_domain).to_ascii_lowercase();
+        let host = host::resolve(&target.destination.host, place.namespace, &view.mesh.cluster_domain)
+            .to_ascii_lowercase();
         let Some(service) = view.service(&host) else { continue };
         let of_host = view.rule(service);
-        let subset = of_host.as_deref().and_then(|it| it.spec.subsets.iter().find(|it| it.name == target.destination.subset));
+        let subset = of_host
+            .as_deref()
+            .and_then(|it| it.spec.subsets.iter().find(|it| it.name == target.destination.subset));
         let effective = effective_of(of_host.as_deref(), subset, place.port);
         let hash = effective.load_balancer.and_then(|it| it.consistent_hash.as_ref());
         if let Some(policy) = hash.and_then(hash_policy_of)
@@ -190,7 +214,10 @@ fn hash_policies(view: &View<'_>, rule: &HttpRoute, place: Place<'_>) -> Vec<Has
 fn hash_policy_of(written: &ConsistentHash) -> Option<HashPolicy> {
     use hash_policy::PolicySpecifier;
     let specifier = if !written.http_header_name.is_empty() {
-        PolicySpecifier::Header(hash_policy::Header { header_name: written.http_header_name.clone(), ..Default::default() })
+        PolicySpecifier::Header(hash_policy::Header {
+            header_name: written.http_header_name.clone(),
+            ..Default::default()
+        })
     } else if let Some(cookie) = &written.http_cookie {
         PolicySpecifier::Cookie(hash_policy::Cookie {
             name: cookie.name.clone(),
@@ -205,7 +232,9 @@ fn hash_policy_of(written: &ConsistentHash) -> Option<HashPolicy> {
     } else if written.use_source_ip {
         PolicySpecifier::ConnectionProperties(hash_policy::ConnectionProperties { source_ip: true })
     } else if !written.http_query_parameter_name.is_empty() {
-        PolicySpecifier::QueryParameter(hash_policy::QueryParameter { name: written.http_query_parameter_name.clone() })
+        PolicySpecifier::QueryParameter(hash_policy::QueryParameter {
+            name: written.http_query_parameter_name.clone(),
+        })
     } else {
         return None;
     };
@@ -250,7 +279,10 @@ fn redirect_action(written: &Redirect, port: u16) -> RedirectAction {
 
 /// A fixed answer.
 pub(crate) fn direct_response(status: u32, body: Vec<u8>) -> Action {
-    let body = (!body.is_empty()).then(|| DataSource { specifier: Some(data_source::Specifier::InlineBytes(body)), ..Default::default() });
+    let body = (!body.is_empty()).then(|| DataSource {
+        specifier: Some(data_source::Specifier::InlineBytes(body)),
+        ..Default::default()
+    });
     Action::DirectResponse(DirectResponseAction { status, body, ..Default::default() })
 }
 

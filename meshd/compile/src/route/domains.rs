@@ -8,7 +8,12 @@ use crate::proto::is_single;
 use crate::view::View;
 
 /// Domains of a virtual host, none of which was used before in the same configuration (`used` remembers).
-pub(crate) fn of_service(view: &View<'_>, service: &Service, port: u16, used: &mut HashSet<String>) -> Vec<String> {
+pub(crate) fn of_service(
+    view: &View<'_>,
+    service: &Service,
+    port: u16,
+    used: &mut HashSet<String>,
+) -> Vec<String> {
     let mut names = of_host(&service.host, port, used);
     if !service.from_entry {
         for name in short_names(view, service) {

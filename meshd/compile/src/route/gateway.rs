@@ -47,7 +47,9 @@ impl Bound<'_> {
         let mode = self.server.tls.as_ref().map_or("", |it| &it.mode);
         match protocol {
             Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb => Kind::Http,
-            Protocol::Https | Protocol::Tls if matches!(mode, "" | "PASSTHROUGH" | "AUTO_PASSTHROUGH") => Kind::Passthrough,
+            Protocol::Https | Protocol::Tls if matches!(mode, "" | "PASSTHROUGH" | "AUTO_PASSTHROUGH") => {
+                Kind::Passthrough
+            }
             Protocol::Https => Kind::Https,
             Protocol::Tls => Kind::Tls,
             _ => Kind::Tcp,
@@ -57,7 +59,10 @@ impl Bound<'_> {
     /// Name of the route configuration.
     pub(crate) fn route_name(&self) -> String {
         match self.kind() {
-            Kind::Https => format!("https.{}.{}.{}.{}", self.target, self.server.port.name, self.gateway.name, self.gateway.namespace),
+            Kind::Https => format!(
+                "https.{}.{}.{}.{}",
+                self.target, self.server.port.name, self.gateway.name, self.gateway.namespace
+            ),
             _ => format!("http.{}", self.target),
         }
     }
@@ -99,7 +104,9 @@ pub(crate) fn servers<'a>(view: &View<'a>) -> BTreeMap<u16, Vec<Bound<'a>>> {
             let bound = Bound { gateway, server, port, target };
             let others = by_port.entry(target).or_default();
             let is_tls = |it: &Bound<'_>| !matches!(it.kind(), Kind::Http | Kind::Tcp);
-            let fits = others.first().is_none_or(|first| first.kind() == bound.kind() || (is_tls(first) && is_tls(&bound)));
+            let fits = others
+                .first()
+                .is_none_or(|first| first.kind() == bound.kind() || (is_tls(first) && is_tls(&bound)));
             if fits {
                 others.push(bound);
             }
@@ -133,8 +140,18 @@ fn of_servers(view: &View<'_>, name: String, servers: &[&Bound<'_>]) -> RouteCon
         if bound.server.tls.as_ref().is_some_and(|it| it.https_redirect) {
             redirected.extend(bound.patterns().map(|(_, pattern)| pattern.to_ascii_lowercase()));
         }
-        for rules in virtual_service::for_gateway(view.snapshot, view.proxy, &bound.gateway.namespace, &bound.gateway.name) {
-            let place = Place { proxy: view.proxy, port: bound.port, gateway: &own_name, namespace: &rules.config.namespace };
+        for rules in virtual_service::for_gateway(
+            view.snapshot,
+            view.proxy,
+            &bound.gateway.namespace,
+            &bound.gateway.name,
+        ) {
+            let place = Place {
+                proxy: view.proxy,
+                port: bound.port,
+                gateway: &own_name,
+                namespace: &rules.config.namespace,
+            };
             let hosts = bound.hosts_of(&rules.config.namespace, &rules.hosts);
             let routes = if hosts.is_empty() { Vec::new() } else { rule::routes(view, &rules.config, place) };
             for host in hosts {
@@ -160,12 +177,22 @@ fn of_servers(view: &View<'_>, name: String, servers: &[&Bound<'_>]) -> RouteCon
     }
     hosts.retain(|it| !it.domains.is_empty());
     if hosts.is_empty() {
-        hosts.push(VirtualHost { name: format!("blackhole:{port}"), domains: vec!["*".to_owned()], ..Default::default() });
+        hosts.push(VirtualHost {
+            name: format!("blackhole:{port}"),
+            domains: vec!["*".to_owned()],
+            ..Default::default()
+        });
     }
     configuration(name, hosts)
 }
 
-fn virtual_host(host: &str, port: u16, routes: Vec<Route>, redirects: bool, used: &mut HashSet<String>) -> VirtualHost {
+fn virtual_host(
+    host: &str,
+    port: u16,
+    routes: Vec<Route>,
+    redirects: bool,
+    used: &mut HashSet<String>,
+) -> VirtualHost {
     let (general, special): (Vec<Route>, Vec<Route>) = routes.into_iter().partition(rule::takes_all);
     let requirement = if redirects { TlsRequirementType::All } else { TlsRequirementType::None };
     VirtualHost {

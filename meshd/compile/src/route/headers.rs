@@ -21,7 +21,8 @@ impl Changes {
         let Some(written) = written else { return Self::default() };
         let mut changes = Self::default();
         if let Some(request) = &written.request {
-            changes.authority = request.set.iter().find(|(name, _)| is_authority(name)).map(|(_, value)| value.clone());
+            changes.authority =
+                request.set.iter().find(|(name, _)| is_authority(name)).map(|(_, value)| value.clone());
             (changes.request_add, changes.request_remove) = operations(request);
         }
         if let Some(response) = &written.response {
@@ -33,13 +34,15 @@ impl Changes {
 
 fn operations(written: &HeaderOperations) -> (Vec<HeaderValueOption>, Vec<String>) {
     let settable = |name: &str| !name.starts_with(':') && !is_authority(name);
-    let set = written.set.iter().map(|(name, value)| (name, value, HeaderAppendAction::OverwriteIfExistsOrAdd));
+    let set =
+        written.set.iter().map(|(name, value)| (name, value, HeaderAppendAction::OverwriteIfExistsOrAdd));
     let add = written.add.iter().map(|(name, value)| (name, value, HeaderAppendAction::AppendIfExistsOrAdd));
-    let changed = set.chain(add).filter(|(name, _, _)| settable(name)).map(|(name, value, action)| HeaderValueOption {
-        header: Some(HeaderValue { key: name.clone(), value: value.clone(), ..Default::default() }),
-        append_action: action.into(),
-        ..Default::default()
-    });
+    let changed =
+        set.chain(add).filter(|(name, _, _)| settable(name)).map(|(name, value, action)| HeaderValueOption {
+            header: Some(HeaderValue { key: name.clone(), value: value.clone(), ..Default::default() }),
+            append_action: action.into(),
+            ..Default::default()
+        });
     (changed.collect(), written.remove.iter().filter(|name| settable(name)).cloned().collect())
 }
 

@@ -3,7 +3,9 @@
 use meshd_model::ProxyKey;
 use policies_api::matching::{StringMatch, selects};
 use policies_api::virtual_service::{HttpMatch, HttpRoute};
-use policies_xds::matcher::{MetadataMatcher, ValueMatcher, metadata_matcher, string_matcher::MatchPattern, value_matcher};
+use policies_xds::matcher::{
+    MetadataMatcher, ValueMatcher, metadata_matcher, string_matcher::MatchPattern, value_matcher,
+};
 use policies_xds::route::header_matcher::HeaderMatchSpecifier;
 use policies_xds::route::query_parameter_matcher::QueryParameterMatchSpecifier;
 use policies_xds::route::route_match::PathSpecifier;
@@ -43,7 +45,11 @@ fn can_hold(written: &HttpMatch, place: Place<'_>) -> bool {
 }
 
 /// Whether the client's pod has the labels and lives in the namespace.
-pub(crate) fn source_matches(labels: &policies_api::matching::StringMap, namespace: &str, proxy: &ProxyKey) -> bool {
+pub(crate) fn source_matches(
+    labels: &policies_api::matching::StringMap,
+    namespace: &str,
+    proxy: &ProxyKey,
+) -> bool {
     selects(labels, &proxy.labels) && (namespace.is_empty() || *namespace == *proxy.namespace)
 }
 
@@ -86,11 +92,8 @@ pub(crate) fn route_match(written: Option<&HttpMatch>) -> RouteMatch {
         Some(StringMatch::Regex(pattern)) => PathSpecifier::SafeRegex(regex(pattern)),
     };
     let ignores_case = written.ignore_uri_case && !matches!(path, PathSpecifier::SafeRegex(_));
-    let mut found = RouteMatch {
-        path_specifier: Some(path),
-        case_sensitive: flag(!ignores_case),
-        ..Default::default()
-    };
+    let mut found =
+        RouteMatch { path_specifier: Some(path), case_sensitive: flag(!ignores_case), ..Default::default() };
     for (name, value) in &written.headers {
         match claim_path(name) {
             Some(path) => found.dynamic_metadata.push(claim_matcher(path, value, false)),
@@ -109,7 +112,9 @@ pub(crate) fn route_match(written: Option<&HttpMatch>) -> RouteMatch {
             }
         }
     }
-    for (name, value) in [(":method", &written.method), (":authority", &written.authority), (":scheme", &written.scheme)] {
+    for (name, value) in
+        [(":method", &written.method), (":authority", &written.authority), (":scheme", &written.scheme)]
+    {
         if let Some(value) = value {
             found.headers.push(header(name, value));
         }
@@ -153,15 +158,21 @@ fn claim_path(header: &str) -> Option<Vec<String>> {
 fn claim_matcher(path: Vec<String>, value: &StringMatch, invert: bool) -> MetadataMatcher {
     let wanted = string_match(value).unwrap_or_else(|| string_matcher(MatchPattern::SafeRegex(regex(".+"))));
     let segments = std::iter::once("payload".to_owned()).chain(path);
-    let single = ValueMatcher { match_pattern: Some(value_matcher::MatchPattern::StringMatch(wanted.clone())) };
+    let single =
+        ValueMatcher { match_pattern: Some(value_matcher::MatchPattern::StringMatch(wanted.clone())) };
     let one_of = policies_xds::matcher::ListMatcher {
-        match_pattern: Some(policies_xds::matcher::list_matcher::MatchPattern::OneOf(Box::new(single.clone()))),
+        match_pattern: Some(policies_xds::matcher::list_matcher::MatchPattern::OneOf(Box::new(
+            single.clone(),
+        ))),
     };
-    let listed = ValueMatcher { match_pattern: Some(value_matcher::MatchPattern::ListMatch(Box::new(one_of))) };
+    let listed =
+        ValueMatcher { match_pattern: Some(value_matcher::MatchPattern::ListMatch(Box::new(one_of))) };
     MetadataMatcher {
         filter: crate::filter::jwt::FILTER.to_owned(),
         path: segments
-            .map(|key| metadata_matcher::PathSegment { segment: Some(metadata_matcher::path_segment::Segment::Key(key)) })
+            .map(|key| metadata_matcher::PathSegment {
+                segment: Some(metadata_matcher::path_segment::Segment::Key(key)),
+            })
             .collect(),
         value: Some(ValueMatcher {
             match_pattern: Some(value_matcher::MatchPattern::OrMatch(policies_xds::matcher::OrMatcher {

@@ -42,7 +42,8 @@ pub(crate) fn sniffed_name(host: &str, port: u16) -> String {
 
 fn of_port(view: &View<'_>, port: u16, services: &[&Arc<Service>]) -> RouteConfiguration {
     let mut used = HashSet::new();
-    let mut hosts: Vec<VirtualHost> = services.iter().filter_map(|it| virtual_host(view, it, port, &mut used)).collect();
+    let mut hosts: Vec<VirtualHost> =
+        services.iter().filter_map(|it| virtual_host(view, it, port, &mut used)).collect();
     if port == HTTP_PORT {
         hosts.extend(unregistered(view, &mut used));
     }
@@ -60,12 +61,18 @@ fn of_sniffed(view: &View<'_>, service: &Service, port: u16) -> RouteConfigurati
     configuration(sniffed_name(&service.host, port), host.into_iter().collect())
 }
 
-fn virtual_host(view: &View<'_>, service: &Service, port: u16, used: &mut HashSet<String>) -> Option<VirtualHost> {
+fn virtual_host(
+    view: &View<'_>,
+    service: &Service,
+    port: u16,
+    used: &mut HashSet<String>,
+) -> Option<VirtualHost> {
     let domains = domains::of_service(view, service, port, used);
     if domains.is_empty() {
         return None;
     }
-    let rules = virtual_service::of_host(&view.virtual_services, &service.host).filter(|it| !it.config.spec.http.is_empty());
+    let rules = virtual_service::of_host(&view.virtual_services, &service.host)
+        .filter(|it| !it.config.spec.http.is_empty());
     let routes = match rules {
         Some(rules) => rule::routes(view, &rules.config, place(view, rules, port)),
         None => vec![rule::default_route(view, service, port)],
@@ -97,7 +104,13 @@ fn place<'a>(view: &View<'a>, rules: &'a HostRules, port: u16) -> Place<'a> {
 }
 
 fn named(host: &str, port: u16, domains: Vec<String>, routes: Vec<Route>) -> VirtualHost {
-    VirtualHost { name: format!("{host}:{port}"), domains, routes, include_request_attempt_count: true, ..Default::default() }
+    VirtualHost {
+        name: format!("{host}:{port}"),
+        domains,
+        routes,
+        include_request_attempt_count: true,
+        ..Default::default()
+    }
 }
 
 /// What happens to hosts that nobody knows.

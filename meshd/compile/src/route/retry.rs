@@ -10,7 +10,8 @@ use policies_xds::{any, previous_hosts, previous_priorities};
 use crate::proto::{duration, number};
 
 /// Conditions under which nothing of the request was processed.
-const DEFAULT_CONDITIONS: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
+const DEFAULT_CONDITIONS: &str =
+    "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
 /// How often another host is looked for.
 const HOST_SELECTION_ATTEMPTS: i64 = 5;
 
@@ -34,7 +35,9 @@ pub(crate) fn policy(written: Option<&Retries>, sticky: bool) -> Option<RetryPol
     if written.retry_ignore_previous_hosts != Some(false) && !sticky {
         policy.retry_host_predicate = vec![RetryHostPredicate {
             name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
-            config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any(&previous_hosts::PreviousHostsPredicate {}))),
+            config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any(
+                &previous_hosts::PreviousHostsPredicate {},
+            ))),
         }];
         policy.host_selection_retry_max_attempts = HOST_SELECTION_ATTEMPTS;
     }
@@ -74,7 +77,10 @@ mod tests {
 
     #[test]
     fn numbers_are_codes() {
-        assert_eq!(conditions("5xx, 503,connect-failure"), ("5xx,connect-failure,retriable-status-codes".to_owned(), vec![503]));
+        assert_eq!(
+            conditions("5xx, 503,connect-failure"),
+            ("5xx,connect-failure,retriable-status-codes".to_owned(), vec![503])
+        );
         assert_eq!(conditions(""), (DEFAULT_CONDITIONS.to_owned(), vec![]));
     }
 

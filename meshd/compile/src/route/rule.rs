@@ -48,7 +48,13 @@ pub(crate) fn takes_all(route: &Route) -> bool {
     })
 }
 
-fn route(view: &View<'_>, config: &Config<VirtualService>, rule: &HttpRoute, matched: Option<&HttpMatch>, place: Place<'_>) -> Route {
+fn route(
+    view: &View<'_>,
+    config: &Config<VirtualService>,
+    rule: &HttpRoute,
+    matched: Option<&HttpMatch>,
+    place: Place<'_>,
+) -> Route {
     let changes = Changes::new(rule.headers.as_ref());
     let action = action::action(view, rule, matched, place, &changes);
     let mut filters = Vec::new();
@@ -58,7 +64,10 @@ fn route(view: &View<'_>, config: &Config<VirtualService>, rule: &HttpRoute, mat
     if let Some(policy) = &rule.cors_policy {
         filters.push((cors::FILTER.to_owned(), cors::per_route(policy)));
     }
-    let path = format!("/apis/networking.istio.io/v1/namespaces/{}/virtual-service/{}", config.namespace, config.name);
+    let path = format!(
+        "/apis/networking.istio.io/v1/namespaces/{}/virtual-service/{}",
+        config.namespace, config.name
+    );
     Route {
         name: name(rule, matched),
         r#match: Some(matches::route_match(matched)),
@@ -83,7 +92,12 @@ fn name(rule: &HttpRoute, matched: Option<&HttpMatch>) -> String {
     }
 }
 
-fn operation(view: &View<'_>, rule: &HttpRoute, matched: Option<&HttpMatch>, place: Place<'_>) -> Option<Decorator> {
+fn operation(
+    view: &View<'_>,
+    rule: &HttpRoute,
+    matched: Option<&HttpMatch>,
+    place: Place<'_>,
+) -> Option<Decorator> {
     let first = rule.route.first()?;
     let cluster = action::cluster_name(view, &first.destination, place);
     let mut parts = cluster.split('|').skip(1);

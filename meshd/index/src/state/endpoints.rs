@@ -67,7 +67,8 @@ fn members(written: &Value, is_name: bool) -> impl Iterator<Item = Member> {
     let node: Arc<str> = written["nodeName"].as_str().unwrap_or_default().into();
     let addresses = written["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str);
     addresses.filter_map(move |it| {
-        let address = if is_name { EndpointAddress::Name(it.into()) } else { EndpointAddress::Ip(it.parse().ok()?) };
+        let address =
+            if is_name { EndpointAddress::Name(it.into()) } else { EndpointAddress::Ip(it.parse().ok()?) };
         Some(Member { address, health, pod: pod.clone(), node: Arc::clone(&node) })
     })
 }
@@ -82,7 +83,10 @@ pub(super) fn of_service(
     if let Some(name) = &service.external_name {
         return of_external_name(service, name);
     }
-    let own = slices.iter().filter(|((namespace, _), slice)| *namespace == key.0 && slice.service == *key).map(|(_, slice)| slice);
+    let own = slices
+        .iter()
+        .filter(|((namespace, _), slice)| *namespace == key.0 && slice.service == *key)
+        .map(|(_, slice)| slice);
     let mut found = Vec::new();
     for slice in own {
         for member in &slice.endpoints {
@@ -128,7 +132,12 @@ fn workload(member: &Member, namespace: &Arc<str>, workloads: &Workloads) -> Arc
             EndpointAddress::Ip(ip) => vec![ip],
             EndpointAddress::Name(_) => Vec::new(),
         };
-        Arc::new(Workload { namespace: Arc::clone(namespace), node: Arc::clone(&member.node), ips, ..Workload::default() })
+        Arc::new(Workload {
+            namespace: Arc::clone(namespace),
+            node: Arc::clone(&member.node),
+            ips,
+            ..Workload::default()
+        })
     })
 }
 

@@ -11,7 +11,12 @@ use super::Object;
 
 /// The options of the object; what is absent or cannot be read keeps its default.
 pub(super) fn read(object: &Object) -> MeshConfig {
-    let text = object.data.get("data").and_then(|it| it.get(names::MESH_CONFIG_KEY)).and_then(Value::as_str).unwrap_or_default();
+    let text = object
+        .data
+        .get("data")
+        .and_then(|it| it.get(names::MESH_CONFIG_KEY))
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let documents = policies_api::document::parse(text).unwrap_or_else(|error| {
         tracing::warn!(%error, "Mesh configuration is not YAML; defaults are used");
         Vec::new()
@@ -25,7 +30,8 @@ fn options(written: &Value) -> MeshConfig {
     let texts = |key: &str| -> Option<Vec<String>> {
         Some(written.get(key)?.as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect())
     };
-    let duration = |key: &str| -> Option<Duration> { base_types::duration::parse(written.get(key)?.as_str()?).ok() };
+    let duration =
+        |key: &str| -> Option<Duration> { base_types::duration::parse(written.get(key)?.as_str()?).ok() };
     let set = |target: &mut String, value: Option<String>| {
         if let Some(value) = value.filter(|it| !it.is_empty()) {
             *target = value;
@@ -42,9 +48,12 @@ fn options(written: &Value) -> MeshConfig {
     if written.pointer("/outboundTrafficPolicy/mode").and_then(Value::as_str) == Some("REGISTRY_ONLY") {
         mesh.outbound_policy = OutboundPolicy::RegistryOnly;
     }
-    mesh.connect_timeout = duration("connectTimeout").filter(|it| !it.is_zero()).unwrap_or(mesh.connect_timeout);
-    mesh.protocol_detection_timeout = duration("protocolDetectionTimeout").unwrap_or(mesh.protocol_detection_timeout);
-    mesh.dns_refresh_rate = duration("dnsRefreshRate").filter(|it| !it.is_zero()).unwrap_or(mesh.dns_refresh_rate);
+    mesh.connect_timeout =
+        duration("connectTimeout").filter(|it| !it.is_zero()).unwrap_or(mesh.connect_timeout);
+    mesh.protocol_detection_timeout =
+        duration("protocolDetectionTimeout").unwrap_or(mesh.protocol_detection_timeout);
+    mesh.dns_refresh_rate =
+        duration("dnsRefreshRate").filter(|it| !it.is_zero()).unwrap_or(mesh.dns_refresh_rate);
     mesh.auto_mtls = written.get("enableAutoMtls").and_then(Value::as_bool).unwrap_or(mesh.auto_mtls);
     let sampling = written.pointer("/defaultConfig/tracing/sampling").and_then(Value::as_f64);
     mesh.trace_sampling = sampling.unwrap_or(mesh.trace_sampling);
@@ -68,13 +77,15 @@ mod tests {
     #[test]
     fn reads_istios_names_and_keeps_defaults() {
         let yaml = "accessLogFile: /dev/stdout\noutboundTrafficPolicy: {mode: REGISTRY_ONLY}\nconnectTimeout: 3s\ndefaultMtlsMode: PERMISSIVE\n";
-        let mesh = read(&Object::from_json(json!({ "metadata": { "name": "istio" }, "data": { "mesh": yaml } })));
+        let mesh =
+            read(&Object::from_json(json!({ "metadata": { "name": "istio" }, "data": { "mesh": yaml } })));
         assert_eq!(mesh.access_log_file, "/dev/stdout");
         assert_eq!(mesh.outbound_policy, OutboundPolicy::RegistryOnly);
         assert_eq!(mesh.connect_timeout, Duration::from_secs(3));
         assert_eq!(mesh.default_mtls, MtlsMode::Permissive);
         assert_eq!(mesh.trust_domain, "cluster.local");
-        let broken = read(&Object::from_json(json!({ "metadata": { "name": "istio" }, "data": { "mesh": "a: [" } })));
+        let broken =
+            read(&Object::from_json(json!({ "metadata": { "name": "istio" }, "data": { "mesh": "a: [" } })));
         assert_eq!(broken, MeshConfig::default());
     }
 }

@@ -113,11 +113,15 @@ impl Object {
         let text = |key: &str| metadata.get(key).and_then(Value::as_str).unwrap_or_default();
         let texts = |key: &str| {
             let map = metadata.get(key).and_then(Value::as_object);
-            map.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+            map.into_iter()
+                .flatten()
+                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect()
         };
         let owners = metadata.get("ownerReferences").and_then(Value::as_array);
         let owner = owners.into_iter().flatten().find(|it| it["controller"] == true);
-        let created = text("creationTimestamp").parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_second);
+        let created =
+            text("creationTimestamp").parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_second);
         let meta = Meta {
             namespace: text("namespace").into(),
             name: text("name").into(),
@@ -127,7 +131,8 @@ impl Object {
             deleting: metadata.get("deletionTimestamp").is_some_and(|it| !it.is_null()),
             labels: texts("labels"),
             annotations: texts("annotations"),
-            owner: owner.and_then(|it| Some((it["kind"].as_str()?.to_owned(), it["name"].as_str()?.to_owned()))),
+            owner: owner
+                .and_then(|it| Some((it["kind"].as_str()?.to_owned(), it["name"].as_str()?.to_owned()))),
         };
         Self { meta, data: value }
     }
@@ -147,7 +152,9 @@ impl Object {
         use base64::Engine;
         let entry = |names: &[&str]| -> Vec<u8> {
             let encoded = names.iter().find_map(|name| self.data.get("data")?.get(*name)?.as_str());
-            encoded.and_then(|it| base64::engine::general_purpose::STANDARD.decode(it).ok()).unwrap_or_default()
+            encoded
+                .and_then(|it| base64::engine::general_purpose::STANDARD.decode(it).ok())
+                .unwrap_or_default()
         };
         let secret = Secret {
             certificate: entry(&["tls.crt", "cert"]),

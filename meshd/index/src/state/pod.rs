@@ -48,7 +48,8 @@ fn controller(object: &Object) -> String {
     match &object.meta.owner {
         Some((kind, name)) if kind == "ReplicaSet" => {
             let hash = object.meta.labels.get("pod-template-hash");
-            let deployment = hash.and_then(|hash| name.strip_suffix(hash.as_str())).and_then(|it| it.strip_suffix('-'));
+            let deployment =
+                hash.and_then(|hash| name.strip_suffix(hash.as_str())).and_then(|it| it.strip_suffix('-'));
             deployment.unwrap_or(name).to_owned()
         }
         Some((_, name)) => name.clone(),

@@ -34,8 +34,10 @@ impl PolicyStore {
         };
         let spec = parsed.ok().or_else(|| replacement(kind));
         let policies = Arc::make_mut(&mut self.current);
-        let same_version =
-            policies.versions.get(&id).is_some_and(|old| old.generation == version.generation && old.invalid == version.invalid);
+        let same_version = policies
+            .versions
+            .get(&id)
+            .is_some_and(|old| old.generation == version.generation && old.invalid == version.invalid);
         let changed = place(policies, &id, object, spec);
         policies.versions.insert(id, version);
         changed || !same_version
@@ -77,7 +79,11 @@ fn id(kind: Kind, (namespace, name): &ObjectKey) -> ObjectId {
 /// What stands for an object that cannot be read: nothing, except that a policy of access then refuses everything in its namespace.
 fn replacement(kind: Kind) -> Option<Spec> {
     (kind == Kind::AuthorizationPolicy).then(|| {
-        let refuse = AuthorizationPolicy { action: Action::Deny, rules: vec![Rule::default()], ..AuthorizationPolicy::default() };
+        let refuse = AuthorizationPolicy {
+            action: Action::Deny,
+            rules: vec![Rule::default()],
+            ..AuthorizationPolicy::default()
+        };
         Spec::AuthorizationPolicy(refuse)
     })
 }
@@ -116,7 +122,11 @@ fn config<T>(id: &ObjectId, object: &Object, spec: T) -> Config<T> {
     }
 }
 
-fn replace_in<T: PartialEq>(list: &mut Vec<Arc<Config<T>>>, id: &ObjectId, wanted: Option<Config<T>>) -> bool {
+fn replace_in<T: PartialEq>(
+    list: &mut Vec<Arc<Config<T>>>,
+    id: &ObjectId,
+    wanted: Option<Config<T>>,
+) -> bool {
     let index = list.iter().position(|it| it.namespace == id.namespace && it.name == id.name);
     match (index, wanted) {
         (None, None) => false,
@@ -142,16 +152,22 @@ mod tests {
     use serde_json::json;
 
     fn object(name: &str, created: &str, spec: serde_json::Value) -> Object {
-        Object::from_json(json!({ "metadata": { "name": name, "namespace": "a", "creationTimestamp": created }, "spec": spec }))
+        Object::from_json(
+            json!({ "metadata": { "name": name, "namespace": "a", "creationTimestamp": created }, "spec": spec }),
+        )
     }
 
     #[test]
     fn lists_stay_in_order_of_precedence() {
         let mut store = PolicyStore::default();
-        for (name, created) in [("late", "2026-01-02T00:00:00Z"), ("b", "2026-01-01T00:00:00Z"), ("a", "2026-01-01T00:00:00Z")] {
+        for (name, created) in
+            [("late", "2026-01-02T00:00:00Z"), ("b", "2026-01-01T00:00:00Z"), ("a", "2026-01-01T00:00:00Z")]
+        {
             assert!(store.put(Kind::VirtualService, &object(name, created, json!({ "hosts": [name] }))));
         }
-        let names = |store: &PolicyStore| store.current.virtual_services.iter().map(|it| it.name.to_string()).collect::<Vec<_>>();
+        let names = |store: &PolicyStore| {
+            store.current.virtual_services.iter().map(|it| it.name.to_string()).collect::<Vec<_>>()
+        };
         assert_eq!(names(&store), ["a", "b", "late"]);
         assert!(store.remove(Kind::VirtualService, &("a".into(), "b".into())));
         assert_eq!(names(&store), ["a", "late"]);
@@ -170,7 +186,12 @@ mod tests {
     #[test]
     fn an_unreadable_policy_of_access_refuses() {
         let mut store = PolicyStore::default();
-        assert!(store.put(Kind::AuthorizationPolicy, &object("p", "2026-01-01T00:00:00Z", json!({ "rules": "all" }))));
+        assert!(
+            store.put(
+                Kind::AuthorizationPolicy,
+                &object("p", "2026-01-01T00:00:00Z", json!({ "rules": "all" }))
+            )
+        );
         assert_eq!(store.current.authorization_policies[0].spec.action, Action::Deny);
         assert!(store.current.versions.values().all(|it| it.invalid.is_some()));
     }

@@ -29,7 +29,10 @@ pub(super) fn read(object: &Object, cluster_domain: &str) -> Service {
         (None, false) => Resolution::Static,
     };
     let selector = object.data.pointer("/spec/selector").and_then(Value::as_object);
-    let selector = selector.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+    let selector = selector
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
     Service {
         host: host(&meta.key(), cluster_domain).into(),
         namespace: Arc::clone(&meta.namespace),
@@ -42,7 +45,8 @@ pub(super) fn read(object: &Object, cluster_domain: &str) -> Service {
         selector: Arc::new(selector.collect()),
         export_to: names(meta.annotations.get(annotations::EXPORT_TO)),
         route_grants: names(meta.annotations.get(annotations::ROUTE_GRANTS)),
-        publish_not_ready: object.data.pointer("/spec/publishNotReadyAddresses").and_then(Value::as_bool) == Some(true),
+        publish_not_ready: object.data.pointer("/spec/publishNotReadyAddresses").and_then(Value::as_bool)
+            == Some(true),
         external_name: external_name.map(Arc::from),
         ..Service::default()
     }
@@ -51,7 +55,8 @@ pub(super) fn read(object: &Object, cluster_domain: &str) -> Service {
 fn addresses(object: &Object) -> Vec<IpNet> {
     let listed = object.list("/spec/clusterIPs").iter().filter_map(Value::as_str);
     let single = Some(object.text("/spec/clusterIP"));
-    let mut found: Vec<IpNet> = listed.chain(single).filter_map(|it| it.parse::<IpAddr>().ok()).map(IpNet::from).collect();
+    let mut found: Vec<IpNet> =
+        listed.chain(single).filter_map(|it| it.parse::<IpAddr>().ok()).map(IpNet::from).collect();
     found.sort_unstable();
     found.dedup();
     found
@@ -62,8 +67,12 @@ fn port(written: &Value) -> Option<ServicePort> {
     let name = written["name"].as_str().unwrap_or_default();
     let transport = written["protocol"].as_str().unwrap_or("TCP");
     let target = match &written["targetPort"] {
-        Value::Number(number) => number.as_u64().and_then(|it| u16::try_from(it).ok()).map(TargetPort::Number),
-        Value::String(text) => Some(text.parse().map_or_else(|_| TargetPort::Name(text.as_str().into()), TargetPort::Number)),
+        Value::Number(number) => {
+            number.as_u64().and_then(|it| u16::try_from(it).ok()).map(TargetPort::Number)
+        }
+        Value::String(text) => {
+            Some(text.parse().map_or_else(|_| TargetPort::Name(text.as_str().into()), TargetPort::Number))
+        }
         _ => None,
     };
     Some(ServicePort {

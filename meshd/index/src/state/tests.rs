@@ -30,7 +30,11 @@ fn slice(pods: &[(&str, &str)]) -> Value {
 
 fn filled() -> State {
     let mut state = State::default();
-    feed(&mut state, Source::Node, json!({ "metadata": { "name": "node1", "labels": { "topology.kubernetes.io/region": "r", "topology.kubernetes.io/zone": "z" } } }));
+    feed(
+        &mut state,
+        Source::Node,
+        json!({ "metadata": { "name": "node1", "labels": { "topology.kubernetes.io/region": "r", "topology.kubernetes.io/zone": "z" } } }),
+    );
     feed(
         &mut state,
         Source::Service,
@@ -64,7 +68,11 @@ fn a_new_pod_of_the_same_account_changes_endpoints_only() {
     feed(&mut state, Source::Pod, pod("reviews-v2-abc-2", "10.244.1.6", "v2", "reviews"));
     let (_, change) = state.publish_now().unwrap();
     assert!(change.keys.iter().all(|it| it.kind == ChangeKind::Workload));
-    feed(&mut state, Source::EndpointSlice, slice(&[("reviews-v1-abc-1", "10.244.1.5"), ("reviews-v2-abc-2", "10.244.1.6")]));
+    feed(
+        &mut state,
+        Source::EndpointSlice,
+        slice(&[("reviews-v1-abc-1", "10.244.1.5"), ("reviews-v2-abc-2", "10.244.1.6")]),
+    );
     let (snapshot, change) = state.publish_now().unwrap();
     assert!(change.is_endpoints_only(), "{change:?}");
     assert_eq!(snapshot.version, 3);

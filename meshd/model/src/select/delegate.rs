@@ -13,7 +13,11 @@ use crate::snapshot::Snapshot;
 
 /// The object itself when nothing is delegated, else a copy whose delegating rules are replaced by those of the delegates.
 #[must_use]
-pub fn fill_in(snapshot: &Snapshot, root: &Arc<Config<VirtualService>>, proxy: &ProxyKey) -> Arc<Config<VirtualService>> {
+pub fn fill_in(
+    snapshot: &Snapshot,
+    root: &Arc<Config<VirtualService>>,
+    proxy: &ProxyKey,
+) -> Arc<Config<VirtualService>> {
     if root.spec.http.iter().all(|route| route.delegate.is_none()) {
         return Arc::clone(root);
     }
@@ -22,7 +26,12 @@ pub fn fill_in(snapshot: &Snapshot, root: &Arc<Config<VirtualService>>, proxy: &
     Arc::new(filled)
 }
 
-fn expand(snapshot: &Snapshot, root: &Config<VirtualService>, route: &HttpRoute, proxy: &ProxyKey) -> Vec<HttpRoute> {
+fn expand(
+    snapshot: &Snapshot,
+    root: &Config<VirtualService>,
+    route: &HttpRoute,
+    proxy: &ProxyKey,
+) -> Vec<HttpRoute> {
     let Some(delegate) = &route.delegate else { return vec![route.clone()] };
     let namespace = if delegate.namespace.is_empty() { &*root.namespace } else { &*delegate.namespace };
     let target = snapshot.policies.virtual_services.iter().find(|it| {
@@ -69,7 +78,8 @@ fn join_matches(root: &[HttpMatch], rule: &[HttpMatch]) -> Option<Vec<HttpMatch>
     if rule.is_empty() {
         return Some(root.to_vec());
     }
-    let joined: Vec<HttpMatch> = rule.iter().flat_map(|inner| root.iter().filter_map(|outer| join_match(outer, inner))).collect();
+    let joined: Vec<HttpMatch> =
+        rule.iter().flat_map(|inner| root.iter().filter_map(|outer| join_match(outer, inner))).collect();
     (!joined.is_empty()).then_some(joined)
 }
 
@@ -121,7 +131,9 @@ fn narrow(outer: Option<&StringMatch>, inner: Option<&StringMatch>) -> Option<Op
     };
     let compatible = match (outer, inner) {
         (StringMatch::Any, _) => true,
-        (StringMatch::Exact(a), StringMatch::Exact(b)) | (StringMatch::Regex(a), StringMatch::Regex(b)) => a == b,
+        (StringMatch::Exact(a), StringMatch::Exact(b)) | (StringMatch::Regex(a), StringMatch::Regex(b)) => {
+            a == b
+        }
         (StringMatch::Prefix(a), StringMatch::Exact(b) | StringMatch::Prefix(b)) => b.starts_with(a.as_str()),
         _ => false,
     };

@@ -41,7 +41,8 @@ impl<'a> EgressScope<'a> {
         let mut seen = std::collections::HashSet::new();
         let all = snapshot.registry.all().iter().filter(|it| self.sees_service(it));
         let (own, others): (Vec<_>, Vec<_>) = all.partition(|it| it.namespace == self.client);
-        let mut chosen: Vec<&Arc<Service>> = own.into_iter().chain(others).filter(|it| seen.insert(Arc::clone(&it.host))).collect();
+        let mut chosen: Vec<&Arc<Service>> =
+            own.into_iter().chain(others).filter(|it| seen.insert(Arc::clone(&it.host))).collect();
         chosen.sort_by(|a, b| (&a.host, &a.namespace).cmp(&(&b.host, &b.namespace)));
         chosen
     }
@@ -57,13 +58,19 @@ impl<'a> EgressScope<'a> {
     #[must_use]
     pub fn sees_host(&self, namespace: &str, host: &str) -> bool {
         let Some(sidecar) = self.sidecar.filter(|it| !it.spec.egress.is_empty()) else { return true };
-        sidecar.spec.egress.iter().flat_map(|it| &it.hosts).any(|entry| self.entry_covers(entry, namespace, host))
+        sidecar
+            .spec
+            .egress
+            .iter()
+            .flat_map(|it| &it.hosts)
+            .any(|entry| self.entry_covers(entry, namespace, host))
     }
 
     /// What happens to unknown destinations.
     #[must_use]
     pub fn outbound_policy(&self) -> OutboundPolicy {
-        match self.sidecar.and_then(|it| it.spec.outbound_traffic_policy.as_ref()).map(|it| it.mode.as_str()) {
+        match self.sidecar.and_then(|it| it.spec.outbound_traffic_policy.as_ref()).map(|it| it.mode.as_str())
+        {
             Some("ALLOW_ANY") => OutboundPolicy::AllowAny,
             // Istio's zero value, so an object without a mode restricts as well.
             Some(_) => OutboundPolicy::RegistryOnly,

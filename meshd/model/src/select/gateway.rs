@@ -13,7 +13,13 @@ use crate::snapshot::Snapshot;
 /// The `Gateway` objects whose selector selects the proxy, by precedence. An empty selector selects every router.
 #[must_use]
 pub fn gateways<'a>(snapshot: &'a Snapshot, proxy: &ProxyKey) -> Vec<&'a Config<Gateway>> {
-    snapshot.policies.gateways.iter().map(|it| &**it).filter(|it| selects(&it.spec.selector, &proxy.labels)).collect()
+    snapshot
+        .policies
+        .gateways
+        .iter()
+        .map(|it| &**it)
+        .filter(|it| selects(&it.spec.selector, &proxy.labels))
+        .collect()
 }
 
 /// Kubernetes services whose selector selects the pod.

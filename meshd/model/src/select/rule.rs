@@ -39,7 +39,8 @@ impl RuleIndex {
             root: snapshot.mesh.root_namespace.as_str().into(),
         };
         for rule in snapshot.policies.destination_rules.iter().filter(|it| visible_to(snapshot, it, proxy)) {
-            let host = host::resolve(&rule.spec.host, &rule.namespace, &snapshot.mesh.cluster_domain).to_ascii_lowercase();
+            let host = host::resolve(&rule.spec.host, &rule.namespace, &snapshot.mesh.cluster_domain)
+                .to_ascii_lowercase();
             this.namespaces.entry(Arc::clone(&rule.namespace)).or_default().add(host, rule);
         }
         for level in this.namespaces.values_mut() {
@@ -73,7 +74,9 @@ impl Level {
         } else {
             self.exact.entry(host).or_default()
         };
-        let has_selector = |it: &DestinationRule| it.workload_selector.as_ref().is_some_and(|it| !it.match_labels.is_empty());
+        let has_selector = |it: &DestinationRule| {
+            it.workload_selector.as_ref().is_some_and(|it| !it.match_labels.is_empty())
+        };
         match rules.iter_mut().find(|it| mergeable(&it.spec, &rule.spec)) {
             Some(first) => *first = Arc::new(merge(first, rule)),
             // Rules for selected pods go before those for all.
@@ -84,7 +87,9 @@ impl Level {
 
     fn of(&self, host: &str) -> Option<&Arc<Config<DestinationRule>>> {
         let exact = self.exact.get(&host.to_ascii_lowercase());
-        let found = exact.or_else(|| self.wildcards.iter().find(|(pattern, _)| host::covers(pattern, host)).map(|(_, rules)| rules));
+        let found = exact.or_else(|| {
+            self.wildcards.iter().find(|(pattern, _)| host::covers(pattern, host)).map(|(_, rules)| rules)
+        });
         found.and_then(|rules| rules.first())
     }
 }
@@ -110,7 +115,14 @@ fn merge(first: &Config<DestinationRule>, later: &Config<DestinationRule>) -> Co
 /// Whether the proxy sees the rule: by `exportTo`, and by the selector, which is for pods of the rule's namespace only.
 pub(crate) fn visible_to(snapshot: &Snapshot, rule: &Config<DestinationRule>, proxy: &ProxyKey) -> bool {
     let selected = rule.spec.workload_selector.as_ref().is_none_or(|selector| {
-        selector.match_labels.is_empty() || (rule.namespace == proxy.namespace && selects(&selector.match_labels, &proxy.labels))
+        selector.match_labels.is_empty()
+            || (rule.namespace == proxy.namespace && selects(&selector.match_labels, &proxy.labels))
     });
-    selected && visible(&rule.spec.export_to, &snapshot.mesh.default_destination_rule_export_to, &rule.namespace, &proxy.namespace)
+    selected
+        && visible(
+            &rule.spec.export_to,
+            &snapshot.mesh.default_destination_rule_export_to,
+            &rule.namespace,
+            &proxy.namespace,
+        )
 }

@@ -49,15 +49,21 @@ impl PeerModes {
 pub fn peer_modes(snapshot: &Snapshot, namespace: &str, labels: &StringMap) -> PeerModes {
     let root = &*snapshot.mesh.root_namespace;
     let list = || snapshot.policies.peer_authentications.iter().map(|it| &**it);
-    let wide = |of: &str| list().find(|it| *it.namespace == *of && selector_of(it).is_none()).map_or(MtlsMode::Unset, mode_of);
+    let wide = |of: &str| {
+        list().find(|it| *it.namespace == *of && selector_of(it).is_none()).map_or(MtlsMode::Unset, mode_of)
+    };
     // A selector in the root namespace is ignored unless the pod itself lives there.
     let own = list().find(|it| {
-        *it.namespace == *namespace && selector_of(it).is_some_and(|selector| policies_api::matching::selects(selector, labels))
+        *it.namespace == *namespace
+            && selector_of(it).is_some_and(|selector| policies_api::matching::selects(selector, labels))
     });
-    let modes = [own.map_or(MtlsMode::Unset, mode_of), wide(namespace), wide(root), snapshot.mesh.default_mtls];
+    let modes =
+        [own.map_or(MtlsMode::Unset, mode_of), wide(namespace), wide(root), snapshot.mesh.default_mtls];
     let default = modes.into_iter().find(|mode| *mode != MtlsMode::Unset).unwrap_or(MtlsMode::Permissive);
     let ports = own.into_iter().flat_map(|it| it.spec.port_level_mtls.iter());
-    let ports = ports.map(|(port, mtls)| (*port, if mtls.mode == MtlsMode::Unset { default } else { mtls.mode })).collect();
+    let ports = ports
+        .map(|(port, mtls)| (*port, if mtls.mode == MtlsMode::Unset { default } else { mtls.mode }))
+        .collect();
     PeerModes { default, ports }
 }
 
@@ -71,13 +77,19 @@ fn mode_of(policy: &Config<PeerAuthentication>) -> MtlsMode {
 
 /// The policies of access of a pod. Policies attached to other objects (`targetRefs`) do not concern pods.
 #[must_use]
-pub fn access_policies<'a>(snapshot: &'a Snapshot, namespace: &str, labels: &StringMap) -> AccessPolicies<'a> {
+pub fn access_policies<'a>(
+    snapshot: &'a Snapshot,
+    namespace: &str,
+    labels: &StringMap,
+) -> AccessPolicies<'a> {
     let mut found = AccessPolicies::default();
     for policy in snapshot.policies.authorization_policies.iter().map(|it| &**it) {
         let spec = &policy.spec;
         let attached = spec.target_ref.is_some() || !spec.target_refs.is_empty();
         let selector = spec.selector.as_ref().map(|it| &it.match_labels);
-        if attached || !selects_pod(&snapshot.mesh.root_namespace, &policy.namespace, selector, namespace, labels) {
+        if attached
+            || !selects_pod(&snapshot.mesh.root_namespace, &policy.namespace, selector, namespace, labels)
+        {
             continue;
         }
         match spec.action {
@@ -108,14 +120,21 @@ pub fn request_authentications<'a>(
 
 /// The telemetry objects of a pod, widest first: root namespace, namespace, pod.
 #[must_use]
-pub fn telemetries<'a>(snapshot: &'a Snapshot, namespace: &str, labels: &StringMap) -> Vec<&'a Arc<Config<Telemetry>>> {
+pub fn telemetries<'a>(
+    snapshot: &'a Snapshot,
+    namespace: &str,
+    labels: &StringMap,
+) -> Vec<&'a Arc<Config<Telemetry>>> {
     let root = &*snapshot.mesh.root_namespace;
     let all = &snapshot.policies.telemetries;
-    let selector = |it: &Arc<Config<Telemetry>>| it.spec.selector.as_ref().map(|it| it.match_labels.clone()).filter(|it| !it.is_empty());
+    let selector = |it: &Arc<Config<Telemetry>>| {
+        it.spec.selector.as_ref().map(|it| it.match_labels.clone()).filter(|it| !it.is_empty())
+    };
     let wide = |of: &str| all.iter().find(|it| *it.namespace == *of && selector(it).is_none());
-    let own = all
-        .iter()
-        .find(|it| *it.namespace == *namespace && selector(it).is_some_and(|it| policies_api::matching::selects(&it, labels)));
+    let own = all.iter().find(|it| {
+        *it.namespace == *namespace
+            && selector(it).is_some_and(|it| policies_api::matching::selects(&it, labels))
+    });
     let namespaced = if namespace == root { None } else { wide(namespace) };
     [wide(root), namespaced, own].into_iter().flatten().collect()
 }

@@ -39,12 +39,24 @@ pub fn for_sidecar(snapshot: &Snapshot, proxy: &ProxyKey, scope: &EgressScope<'_
 
 /// The virtual services bound to a gateway, by precedence.
 #[must_use]
-pub fn for_gateway(snapshot: &Snapshot, proxy: &ProxyKey, gateway_namespace: &str, gateway_name: &str) -> Vec<HostRules> {
+pub fn for_gateway(
+    snapshot: &Snapshot,
+    proxy: &ProxyKey,
+    gateway_namespace: &str,
+    gateway_name: &str,
+) -> Vec<HostRules> {
     let all = snapshot.policies.virtual_services.iter();
     all.filter(|it| {
-        it.spec.gateways.iter().any(|name| names_gateway(name, &it.namespace, gateway_namespace, gateway_name)) && sees(snapshot, it, proxy)
+        it.spec
+            .gateways
+            .iter()
+            .any(|name| names_gateway(name, &it.namespace, gateway_namespace, gateway_name))
+            && sees(snapshot, it, proxy)
     })
-    .map(|it| HostRules { config: delegate::fill_in(snapshot, it, proxy), hosts: full_hosts(snapshot, it).collect() })
+    .map(|it| HostRules {
+        config: delegate::fill_in(snapshot, it, proxy),
+        hosts: full_hosts(snapshot, it).collect(),
+    })
     .collect()
 }
 
@@ -91,26 +103,45 @@ pub(crate) fn concerns(snapshot: &Snapshot, it: &Config<VirtualService>, proxy: 
         ProxyKind::Sidecar => {
             let scope = EgressScope::new(snapshot, proxy);
             uses_mesh(&it.spec)
-                && full_hosts(snapshot, it).any(|host| scope.sees_host(&it.namespace, &host) && may_take(snapshot, it, &host, proxy))
+                && full_hosts(snapshot, it)
+                    .any(|host| scope.sees_host(&it.namespace, &host) && may_take(snapshot, it, &host, proxy))
         }
         ProxyKind::Router => snapshot.policies.gateways.iter().any(|gateway| {
             policies_api::matching::selects(&gateway.spec.selector, &proxy.labels)
-                && it.spec.gateways.iter().any(|name| names_gateway(name, &it.namespace, &gateway.namespace, &gateway.name))
+                && it
+                    .spec
+                    .gateways
+                    .iter()
+                    .any(|name| names_gateway(name, &it.namespace, &gateway.namespace, &gateway.name))
         }),
     }
 }
 
 fn sees(snapshot: &Snapshot, it: &Config<VirtualService>, proxy: &ProxyKey) -> bool {
-    visible(&it.spec.export_to, &snapshot.mesh.default_virtual_service_export_to, &it.namespace, &proxy.namespace)
+    visible(
+        &it.spec.export_to,
+        &snapshot.mesh.default_virtual_service_export_to,
+        &it.namespace,
+        &proxy.namespace,
+    )
 }
 
-fn full_hosts<'a>(snapshot: &'a Snapshot, it: &'a Config<VirtualService>) -> impl Iterator<Item = String> + 'a {
-    it.spec.hosts.iter().map(|host| host::resolve(host, &it.namespace, &snapshot.mesh.cluster_domain).to_ascii_lowercase())
+fn full_hosts<'a>(
+    snapshot: &'a Snapshot,
+    it: &'a Config<VirtualService>,
+) -> impl Iterator<Item = String> + 'a {
+    it.spec
+        .hosts
+        .iter()
+        .map(|host| host::resolve(host, &it.namespace, &snapshot.mesh.cluster_domain).to_ascii_lowercase())
 }
 
 /// Our exception from Istio: a host of another namespace is taken for the object's own namespace only, unless its service grants more.
 fn may_take(snapshot: &Snapshot, it: &Config<VirtualService>, host: &str, proxy: &ProxyKey) -> bool {
-    if snapshot.mesh.host_scope == HostScope::Anywhere || it.namespace == proxy.namespace || *it.namespace == *snapshot.mesh.root_namespace {
+    if snapshot.mesh.host_scope == HostScope::Anywhere
+        || it.namespace == proxy.namespace
+        || *it.namespace == *snapshot.mesh.root_namespace
+    {
         return true;
     }
     if host::is_wildcard(host) {
@@ -119,6 +150,7 @@ fn may_take(snapshot: &Snapshot, it: &Config<VirtualService>, host: &str, proxy:
     let services = snapshot.registry.of_host(host);
     services.is_empty()
         || services.iter().any(|service| {
-            service.namespace == it.namespace || service.route_grants.iter().any(|grant| grant == "*" || **grant == *it.namespace)
+            service.namespace == it.namespace
+                || service.route_grants.iter().any(|grant| grant == "*" || **grant == *it.namespace)
         })
 }

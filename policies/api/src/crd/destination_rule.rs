@@ -4,7 +4,9 @@ use super::{duration, port_selector, string_map, strings};
 use crate::schema::{Schema, boolean, int32, list, map, number, object, one_of, text, uint32, unsigned};
 
 pub(super) fn spec() -> Schema {
-    let subset = object(vec![("labels", string_map()), ("name", text()), ("trafficPolicy", traffic_policy())]).required(&["name"]);
+    let subset =
+        object(vec![("labels", string_map()), ("name", text()), ("trafficPolicy", traffic_policy())])
+            .required(&["name"]);
     object(vec![
         ("exportTo", strings()),
         ("host", text()),
@@ -75,7 +77,10 @@ fn load_balancer() -> Schema {
         ("backendUtilization", crate::schema::open(vec![])),
         ("consistentHash", consistent_hash()),
         ("localityLbSetting", locality()),
-        ("simple", one_of(&["UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"])),
+        (
+            "simple",
+            one_of(&["UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"]),
+        ),
         (
             "warmup",
             object(vec![
@@ -101,7 +106,12 @@ fn load_balancer() -> Schema {
 
 fn consistent_hash() -> Schema {
     let attribute = object(vec![("name", text()), ("value", text())]).required(&["name"]);
-    let cookie = object(vec![("attributes", list(attribute)), ("name", text()), ("path", text()), ("ttl", duration())]);
+    let cookie = object(vec![
+        ("attributes", list(attribute)),
+        ("name", text()),
+        ("path", text()),
+        ("ttl", duration()),
+    ]);
     object(vec![
         ("httpCookie", cookie.required(&["name"])),
         ("httpHeaderName", text()),

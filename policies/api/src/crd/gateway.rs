@@ -19,8 +19,13 @@ pub(super) fn spec() -> Schema {
 
 pub(super) fn sidecar() -> Schema {
     let capture = || one_of(&["DEFAULT", "IPTABLES", "NONE"]);
-    let egress = object(vec![("bind", text()), ("captureMode", capture()), ("hosts", strings()), ("port", server_port(&[]))])
-        .required(&["hosts"]);
+    let egress = object(vec![
+        ("bind", text()),
+        ("captureMode", capture()),
+        ("hosts", strings()),
+        ("port", server_port(&[])),
+    ])
+    .required(&["hosts"]);
     let ingress = object(vec![
         ("bind", text()),
         ("captureMode", capture()),

@@ -9,12 +9,21 @@ pub(super) fn selector() -> Schema {
 }
 
 fn target_ref() -> Schema {
-    object(vec![("group", text()), ("kind", text().filled()), ("name", text().filled()), ("namespace", text())])
-        .required(&["kind", "name"])
+    object(vec![
+        ("group", text()),
+        ("kind", text().filled()),
+        ("name", text().filled()),
+        ("namespace", text()),
+    ])
+    .required(&["kind", "name"])
 }
 
 fn attached(mut fields: Vec<(&'static str, Schema)>) -> Schema {
-    fields.extend([("selector", selector()), ("targetRef", target_ref()), ("targetRefs", list(target_ref()).at_most(16))]);
+    fields.extend([
+        ("selector", selector()),
+        ("targetRef", target_ref()),
+        ("targetRefs", list(target_ref()).at_most(16)),
+    ]);
     object(fields)
 }
 
@@ -25,7 +34,8 @@ pub(super) fn peer_authentication() -> Schema {
 
 pub(super) fn request_authentication() -> Schema {
     let header = object(vec![("name", text().filled()), ("prefix", text())]).required(&["name"]);
-    let claim = object(vec![("claim", text().filled()), ("header", text().filled())]).required(&["header", "claim"]);
+    let claim =
+        object(vec![("claim", text().filled()), ("header", text().filled())]).required(&["header", "claim"]);
     let rule = object(vec![
         ("audiences", strings()),
         ("forwardOriginalToken", boolean()),
@@ -72,7 +82,8 @@ pub(super) fn authorization_policy() -> Schema {
         ("paths", strings()),
         ("ports", strings()),
     ]);
-    let condition = object(vec![("key", text()), ("notValues", strings()), ("values", strings())]).required(&["key"]);
+    let condition =
+        object(vec![("key", text()), ("notValues", strings()), ("values", strings())]).required(&["key"]);
     let rule = object(vec![
         ("from", list(object(vec![("source", source)])).at_most(512)),
         ("to", list(object(vec![("operation", operation)]))),

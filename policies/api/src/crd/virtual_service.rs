@@ -12,7 +12,10 @@ pub(super) fn spec() -> Schema {
         ("tcp", list(object(vec![("match", list(tcp_match())), ("route", list(route_destination()))]))),
         (
             "tls",
-            list(object(vec![("match", list(tls_match())), ("route", list(route_destination()))]).required(&["match"])),
+            list(
+                object(vec![("match", list(tls_match())), ("route", list(route_destination()))])
+                    .required(&["match"]),
+            ),
         ),
     ])
 }
@@ -31,7 +34,10 @@ fn http_route() -> Schema {
         ("mirrorPercentage", percent()),
         (
             "mirrors",
-            list(object(vec![("destination", destination()), ("percentage", percent())]).required(&["destination"])),
+            list(
+                object(vec![("destination", destination()), ("percentage", percent())])
+                    .required(&["destination"]),
+            ),
         ),
         ("name", text()),
         ("redirect", redirect()),

@@ -47,26 +47,43 @@ fn visit(schema: &Schema, value: &Value, path: &str, found: &mut Vec<Violation>)
             object.iter().for_each(|(key, value)| visit(values, value, &field_path(path, key), found));
         }
         (Shape::List(items), Value::Array(list)) => {
-            list.iter().enumerate().for_each(|(index, value)| visit(items, value, &format!("{path}[{index}]"), found));
+            list.iter()
+                .enumerate()
+                .for_each(|(index, value)| visit(items, value, &format!("{path}[{index}]"), found));
             if schema.max_items.is_some_and(|most| list.len() > most) {
                 let most = schema.max_items.unwrap_or_default();
-                found.push(violation(path, format!("has {} entries", list.len()), format!("use at most {most}")));
+                found.push(violation(
+                    path,
+                    format!("has {} entries", list.len()),
+                    format!("use at most {most}"),
+                ));
             }
         }
         (Shape::Text, Value::String(text)) => in_values(schema, text, path, found),
         (Shape::Integer, Value::Number(number)) if number.as_f64().is_some_and(|it| it.fract() == 0.0) => {
             in_bounds(schema, number.as_f64().unwrap_or_default(), path, found);
         }
-        (Shape::Number, Value::Number(number)) => in_bounds(schema, number.as_f64().unwrap_or_default(), path, found),
+        (Shape::Number, Value::Number(number)) => {
+            in_bounds(schema, number.as_f64().unwrap_or_default(), path, found)
+        }
         (Shape::Boolean, Value::Bool(_)) => {}
         (shape, value) => {
             let wanted = expected(shape);
-            found.push(violation(path, format!("is {}", actual(value)), format!("write {wanted}{}", example(shape, value))));
+            found.push(violation(
+                path,
+                format!("is {}", actual(value)),
+                format!("write {wanted}{}", example(shape, value)),
+            ));
         }
     }
 }
 
-fn known_fields(fields: &[(&'static str, Schema)], object: &Map<String, Value>, path: &str, found: &mut Vec<Violation>) {
+fn known_fields(
+    fields: &[(&'static str, Schema)],
+    object: &Map<String, Value>,
+    path: &str,
+    found: &mut Vec<Violation>,
+) {
     for (name, value) in object {
         let inner = field_path(path, name);
         match fields.iter().find(|(known, _)| known == name) {
@@ -77,13 +94,22 @@ fn known_fields(fields: &[(&'static str, Schema)], object: &Map<String, Value>, 
                     || format!("remove it; known fields are {}", listed(fields)),
                     |known| format!("did you mean `{known}`?"),
                 );
-                found.push(Violation { unknown_field: true, ..violation(&inner, format!("unknown field \"{inner}\""), fix) });
+                found.push(Violation {
+                    unknown_field: true,
+                    ..violation(&inner, format!("unknown field \"{inner}\""), fix)
+                });
             }
         }
     }
 }
 
-fn present(required: &[&str], one_of: &[&str], object: &Map<String, Value>, path: &str, found: &mut Vec<Violation>) {
+fn present(
+    required: &[&str],
+    one_of: &[&str],
+    object: &Map<String, Value>,
+    path: &str,
+    found: &mut Vec<Violation>,
+) {
     let is_there = |name: &str| object.get(name).is_some_and(|it| !it.is_null());
     for name in required.iter().filter(|name| !is_there(name)) {
         found.push(violation(&field_path(path, name), "is missing".to_owned(), format!("add `{name}`")));
@@ -97,8 +123,14 @@ fn present(required: &[&str], one_of: &[&str], object: &Map<String, Value>, path
 
 fn in_values(schema: &Schema, text: &str, path: &str, found: &mut Vec<Violation>) {
     if !schema.values.is_empty() && !schema.values.contains(&text) {
-        let nearest = nearest(text, schema.values.iter().copied()).map(|it| format!("; did you mean {it}?")).unwrap_or_default();
-        found.push(violation(path, format!("\"{text}\" is not a known value"), format!("use one of {}{nearest}", schema.values.join(", "))));
+        let nearest = nearest(text, schema.values.iter().copied())
+            .map(|it| format!("; did you mean {it}?"))
+            .unwrap_or_default();
+        found.push(violation(
+            path,
+            format!("\"{text}\" is not a known value"),
+            format!("use one of {}{nearest}", schema.values.join(", ")),
+        ));
     }
     if schema.min_length.is_some_and(|least| text.len() < least) {
         found.push(violation(path, "is empty".to_owned(), "write a value".to_owned()));
@@ -145,7 +177,9 @@ fn actual(value: &Value) -> String {
 fn example(shape: &Shape, value: &Value) -> String {
     match (shape, value) {
         (Shape::Text, Value::Number(_) | Value::Bool(_)) => format!(": \"{value}\""),
-        (Shape::Integer | Shape::Number | Shape::Boolean, Value::String(text)) => format!(" without quotes: {text}"),
+        (Shape::Integer | Shape::Number | Shape::Boolean, Value::String(text)) => {
+            format!(" without quotes: {text}")
+        }
         (Shape::List(_), _) => ", each entry on its own line after \"- \"".to_owned(),
         _ => String::new(),
     }

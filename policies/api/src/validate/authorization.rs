@@ -17,7 +17,11 @@ pub(super) fn peer(spec: &PeerAuthentication, _namespace: &str, problems: &mut V
     }
     for (port, mtls) in &spec.port_level_mtls {
         if *port == 0 {
-            problems.push(Problem::error("spec.portLevelMtls.0", "invalid port number 0", "use a number from 1 to 65535"));
+            problems.push(Problem::error(
+                "spec.portLevelMtls.0",
+                "invalid port number 0",
+                "use a number from 1 to 65535",
+            ));
         }
         if mtls.mode == MtlsMode::Unset {
             let reason = "mode is UNSET: the port follows the pod";
@@ -31,7 +35,11 @@ pub(super) fn request(spec: &RequestAuthentication, problems: &mut Vec<Problem>)
     for (index, rule) in spec.jwt_rules.iter().enumerate() {
         let path = format!("spec.jwtRules[{index}]");
         if rule.issuer.is_empty() {
-            problems.push(Problem::error(format!("{path}.issuer"), "issuer must be set", "add the issuer of the tokens"));
+            problems.push(Problem::error(
+                format!("{path}.issuer"),
+                "issuer must be set",
+                "add the issuer of the tokens",
+            ));
         }
         if !rule.jwks_uri.is_empty() && url_host(&rule.jwks_uri).is_none() {
             let reason = format!("\"{}\" is not an http or https URL", rule.jwks_uri);
@@ -39,11 +47,20 @@ pub(super) fn request(spec: &RequestAuthentication, problems: &mut Vec<Problem>)
         }
         if !rule.jwks.is_empty() {
             if !rule.jwks_uri.is_empty() {
-                problems.push(Problem::error(&path, "only one of jwks or jwksUri can be set", "keep one of them"));
+                problems.push(Problem::error(
+                    &path,
+                    "only one of jwks or jwksUri can be set",
+                    "keep one of them",
+                ));
             }
-            let has_keys = serde_json::from_str::<serde_json::Value>(&rule.jwks).is_ok_and(|it| it["keys"].is_array());
+            let has_keys =
+                serde_json::from_str::<serde_json::Value>(&rule.jwks).is_ok_and(|it| it["keys"].is_array());
             if !has_keys {
-                problems.push(Problem::error(format!("{path}.jwks"), "is not a JSON web key set", "use {\"keys\": [...]}"));
+                problems.push(Problem::error(
+                    format!("{path}.jwks"),
+                    "is not a JSON web key set",
+                    "use {\"keys\": [...]}",
+                ));
             }
         }
         field::duration(rule.timeout, &format!("{path}.timeout"), problems);
@@ -57,10 +74,15 @@ pub(super) fn policy(spec: &AuthorizationPolicy, problems: &mut Vec<Problem>) {
     }
     match (spec.action, &spec.provider) {
         (Action::Custom, None) => {
-            problems.push(Problem::error("spec.provider", "provider must be set for CUSTOM", "add provider.name"));
+            problems.push(Problem::error(
+                "spec.provider",
+                "provider must be set for CUSTOM",
+                "add provider.name",
+            ));
         }
         (Action::Custom, Some(_)) => {
-            let reason = "no external provider can be configured yet: requests that the rules match are refused";
+            let reason =
+                "no external provider can be configured yet: requests that the rules match are refused";
             problems.push(Problem::warning("spec.action", reason, "use ALLOW or DENY"));
         }
         (Action::Deny, _) if spec.rules.is_empty() => {
@@ -68,7 +90,11 @@ pub(super) fn policy(spec: &AuthorizationPolicy, problems: &mut Vec<Problem>) {
             problems.push(Problem::warning("spec.rules", "a DENY policy without rules never matches", fix));
         }
         (_, Some(_)) => {
-            problems.push(Problem::error("spec.provider", "provider must not be set unless the action is CUSTOM", "remove it"));
+            problems.push(Problem::error(
+                "spec.provider",
+                "provider must not be set unless the action is CUSTOM",
+                "remove it",
+            ));
         }
         _ => {}
     }
@@ -88,7 +114,11 @@ pub(super) fn policy(spec: &AuthorizationPolicy, problems: &mut Vec<Problem>) {
 
 fn attached_once(selector: bool, target_ref: bool, target_refs: bool, problems: &mut Vec<Problem>) {
     if [selector, target_ref, target_refs].into_iter().filter(|it| *it).count() > 1 {
-        problems.push(Problem::error("spec", "only one of targetRefs or selector can be set", "keep one of them"));
+        problems.push(Problem::error(
+            "spec",
+            "only one of targetRefs or selector can be set",
+            "keep one of them",
+        ));
     }
 }
 
@@ -106,7 +136,11 @@ fn source(source: &Source, path: &str, problems: &mut Vec<Problem>) {
         ("notTrustDomains", &source.not_trust_domains),
     ];
     if *source == Source::default() {
-        problems.push(Problem::error(path, "source must not be empty", "name principals, namespaces or ipBlocks"));
+        problems.push(Problem::error(
+            path,
+            "source must not be empty",
+            "name principals, namespaces or ipBlocks",
+        ));
     }
     lists.into_iter().for_each(|(name, list)| values(list, path, name, problems));
     let blocks = [
@@ -119,13 +153,21 @@ fn source(source: &Source, path: &str, problems: &mut Vec<Problem>) {
     let accounts = !source.service_accounts.is_empty() || !source.not_service_accounts.is_empty();
     let others = [&source.principals, &source.not_principals, &source.namespaces, &source.not_namespaces];
     if accounts && others.iter().any(|it| !it.is_empty()) {
-        problems.push(Problem::error(path, "Cannot set serviceAccounts with namespaces or principals", "keep serviceAccounts"));
+        problems.push(Problem::error(
+            path,
+            "Cannot set serviceAccounts with namespaces or principals",
+            "keep serviceAccounts",
+        ));
     }
 }
 
 fn operation(operation: &Operation, path: &str, problems: &mut Vec<Problem>) {
     if *operation == Operation::default() {
-        problems.push(Problem::error(path, "operation must not be empty", "name hosts, ports, methods or paths"));
+        problems.push(Problem::error(
+            path,
+            "operation must not be empty",
+            "name hosts, ports, methods or paths",
+        ));
     }
     let lists = [
         ("hosts", &operation.hosts),
@@ -143,19 +185,35 @@ fn operation(operation: &Operation, path: &str, problems: &mut Vec<Problem>) {
 
 fn condition(condition: &Condition, path: &str, problems: &mut Vec<Problem>) {
     const KEYS: [&str; 13] = [
-        "source.ip", "remote.ip", "source.namespace", "source.principal", "source.serviceAccount", "source.trustDomain",
-        "request.auth.principal", "request.auth.audiences", "request.auth.presenter", "destination.ip", "destination.port",
-        "connection.sni", "request.headers",
+        "source.ip",
+        "remote.ip",
+        "source.namespace",
+        "source.principal",
+        "source.serviceAccount",
+        "source.trustDomain",
+        "request.auth.principal",
+        "request.auth.audiences",
+        "request.auth.presenter",
+        "destination.ip",
+        "destination.port",
+        "connection.sni",
+        "request.headers",
     ];
     let key = condition.key.as_str();
-    let bracketed = ["request.headers[", "request.auth.claims["].iter().any(|it| key.starts_with(it) && key.ends_with(']'));
+    let bracketed = ["request.headers[", "request.auth.claims["]
+        .iter()
+        .any(|it| key.starts_with(it) && key.ends_with(']'));
     let known = KEYS[..12].contains(&key) || bracketed;
     if key.starts_with("experimental.envoy.filters.") {
-        let reason = format!("attribute {key} is not supported: an allowing rule never matches, a refusing one matches more");
+        let reason = format!(
+            "attribute {key} is not supported: an allowing rule never matches, a refusing one matches more"
+        );
         problems.push(Problem::warning(format!("{path}.key"), reason, "use another attribute"));
     } else if !known {
-        let fix = crate::schema::nearest(key, KEYS.into_iter())
-            .map_or_else(|| "use a key such as source.ip or request.headers[name]".to_owned(), |it| format!("did you mean {it}?"));
+        let fix = crate::schema::nearest(key, KEYS.into_iter()).map_or_else(
+            || "use a key such as source.ip or request.headers[name]".to_owned(),
+            |it| format!("did you mean {it}?"),
+        );
         problems.push(Problem::error(format!("{path}.key"), format!("unknown attribute {key}"), fix));
     }
     if condition.values.is_empty() && condition.not_values.is_empty() {
@@ -173,7 +231,11 @@ fn condition(condition: &Condition, path: &str, problems: &mut Vec<Problem>) {
 
 fn values(list: &[String], path: &str, name: &str, problems: &mut Vec<Problem>) {
     for (index, _) in list.iter().enumerate().filter(|(_, it)| it.is_empty()) {
-        problems.push(Problem::error(format!("{path}.{name}[{index}]"), "value must not be empty", "remove it, or use \"*\" for any"));
+        problems.push(Problem::error(
+            format!("{path}.{name}[{index}]"),
+            "value must not be empty",
+            "remove it, or use \"*\" for any",
+        ));
     }
 }
 

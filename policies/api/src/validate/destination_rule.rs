@@ -3,7 +3,9 @@
 use super::texts::is_label;
 use super::{Problem, field};
 use crate::DestinationRule;
-use crate::destination_rule::{ClientTls, ConnectionPool, ConsistentHash, LoadBalancer, OutlierDetection, TrafficPolicy};
+use crate::destination_rule::{
+    ClientTls, ConnectionPool, ConsistentHash, LoadBalancer, OutlierDetection, TrafficPolicy,
+};
 
 pub(super) fn check(spec: &DestinationRule, problems: &mut Vec<Problem>) {
     field::host(&spec.host, true, "spec.host", problems);
@@ -12,7 +14,11 @@ pub(super) fn check(spec: &DestinationRule, problems: &mut Vec<Problem>) {
         let path = format!("spec.subsets[{index}]");
         if !is_label(&subset.name, false) {
             let reason = format!("subset name \"{}\" is invalid", subset.name);
-            problems.push(Problem::error(format!("{path}.name"), reason, "use letters, digits and dashes, at most 63"));
+            problems.push(Problem::error(
+                format!("{path}.name"),
+                reason,
+                "use letters, digits and dashes, at most 63",
+            ));
         }
         if spec.subsets[..index].iter().any(|it| it.name == subset.name) {
             let reason = format!("duplicate subset name \"{}\"", subset.name);
@@ -45,7 +51,11 @@ fn traffic_policy(policy: Option<&TrafficPolicy>, path: &str, problems: &mut Vec
         let inner = format!("{path}.portLevelSettings[{index}]");
         match of_port.port {
             Some(port) => field::port(port.number, &format!("{inner}.port.number"), problems),
-            None => problems.push(Problem::error(format!("{inner}.port"), "port must be set for portLevelSettings", "add port.number")),
+            None => problems.push(Problem::error(
+                format!("{inner}.port"),
+                "port must be set for portLevelSettings",
+                "add port.number",
+            )),
         }
         blocks(
             of_port.load_balancer.as_ref(),
@@ -57,7 +67,11 @@ fn traffic_policy(policy: Option<&TrafficPolicy>, path: &str, problems: &mut Vec
         );
     }
     if policy.tunnel.is_some() && policy.proxy_protocol.is_some() {
-        problems.push(Problem::error(path, "tunnel and proxyProtocol cannot be set together", "keep one of them"));
+        problems.push(Problem::error(
+            path,
+            "tunnel and proxyProtocol cannot be set together",
+            "keep one of them",
+        ));
     }
 }
 
@@ -88,7 +102,10 @@ fn load_balancer(written: &LoadBalancer, path: &str, problems: &mut Vec<Problem>
         consistent_hash(hash, &format!("{path}.consistentHash"), problems);
     }
     let slow_start = written.warmup.is_some() || written.warmup_duration_secs.is_some();
-    let fits = matches!(written.simple.as_str(), "" | "UNSPECIFIED" | "ROUND_ROBIN" | "LEAST_REQUEST" | "LEAST_CONN");
+    let fits = matches!(
+        written.simple.as_str(),
+        "" | "UNSPECIFIED" | "ROUND_ROBIN" | "LEAST_REQUEST" | "LEAST_CONN"
+    );
     if slow_start && (!fits || written.consistent_hash.is_some()) {
         let reason = "warmup is only supported with ROUND_ROBIN and LEAST_REQUEST";
         problems.push(Problem::error(path, reason, "remove warmup or change simple"));
@@ -97,18 +114,30 @@ fn load_balancer(written: &LoadBalancer, path: &str, problems: &mut Vec<Problem>
     let path = format!("{path}.localityLbSetting");
     let kinds = [!locality.distribute.is_empty(), !locality.failover.is_empty()];
     if kinds.iter().filter(|it| **it).count() > 1 {
-        problems.push(Problem::error(&path, "can not simultaneously specify 'distribute' and 'failover'", "keep one of them"));
+        problems.push(Problem::error(
+            &path,
+            "can not simultaneously specify 'distribute' and 'failover'",
+            "keep one of them",
+        ));
     }
     for (index, share) in locality.distribute.iter().enumerate() {
         let sum: u64 = share.to.values().map(|it| u64::from(*it)).sum();
         if sum != 100 {
             let inner = format!("{path}.distribute[{index}].to");
-            problems.push(Problem::error(inner, format!("total locality weight {sum} != 100"), "make the shares add up to 100"));
+            problems.push(Problem::error(
+                inner,
+                format!("total locality weight {sum} != 100"),
+                "make the shares add up to 100",
+            ));
         }
     }
     for (index, rule) in locality.failover.iter().enumerate().filter(|(_, rule)| rule.from == rule.to) {
         let inner = format!("{path}.failover[{index}]");
-        problems.push(Problem::error(inner, "locality lb failover settings must specify different regions", format!("use another region than {}", rule.from)));
+        problems.push(Problem::error(
+            inner,
+            "locality lb failover settings must specify different regions",
+            format!("use another region than {}", rule.from),
+        ));
     }
 }
 
@@ -138,7 +167,11 @@ fn is_prime(number: u64) -> bool {
 fn connection_pool(written: &ConnectionPool, path: &str, problems: &mut Vec<Problem>) {
     let mut not_negative = |value: Option<i32>, name: &str| {
         if value.is_some_and(|it| it < 0) {
-            problems.push(Problem::error(format!("{path}.{name}"), format!("{name} must be non-negative"), "use 0 or more"));
+            problems.push(Problem::error(
+                format!("{path}.{name}"),
+                format!("{name} must be non-negative"),
+                "use 0 or more",
+            ));
         }
     };
     if let Some(tcp) = &written.tcp {
@@ -168,22 +201,34 @@ fn outlier_detection(written: &OutlierDetection, path: &str, problems: &mut Vec<
         field::percent(f64::from(share), &format!("{path}.maxEjectionPercent"), problems);
     }
     field::percent(f64::from(written.min_health_percent), &format!("{path}.minHealthPercent"), problems);
-    if !written.split_external_local_origin_errors && written.consecutive_local_origin_failures.is_some_and(|it| it > 0) {
+    if !written.split_external_local_origin_errors
+        && written.consecutive_local_origin_failures.is_some_and(|it| it > 0)
+    {
         let reason = "outlier detection consecutive local origin failures is specified, but split external local origin errors is set to false";
         problems.push(Problem::error(path, reason, "set splitExternalLocalOriginErrors to true"));
     }
     if written.consecutive_errors.is_some() {
         let fix = "use consecutiveGatewayErrors or consecutive5xxErrors";
-        problems.push(Problem::warning(format!("{path}.consecutiveErrors"), "outlier detection consecutive errors is deprecated", fix));
+        problems.push(Problem::warning(
+            format!("{path}.consecutiveErrors"),
+            "outlier detection consecutive errors is deprecated",
+            fix,
+        ));
     }
 }
 
 fn client_tls(written: &ClientTls, path: &str, problems: &mut Vec<Problem>) {
-    let has_files = !written.client_certificate.is_empty() || !written.private_key.is_empty() || !written.ca_certificates.is_empty();
+    let has_files = !written.client_certificate.is_empty()
+        || !written.private_key.is_empty()
+        || !written.ca_certificates.is_empty();
     match written.mode.as_str() {
         "MUTUAL" if written.credential_name.is_empty() => {
             if written.client_certificate.is_empty() {
-                problems.push(Problem::error(path, "client certificate required for mutual tls", "add clientCertificate"));
+                problems.push(Problem::error(
+                    path,
+                    "client certificate required for mutual tls",
+                    "add clientCertificate",
+                ));
             }
             if written.private_key.is_empty() {
                 problems.push(Problem::error(path, "private key required for mutual tls", "add privateKey"));

@@ -34,7 +34,9 @@ pub struct KnownService {
 pub fn references(object: &Value, known: &Known) -> Vec<Problem> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let Some(Kind::VirtualService) = Kind::of(text("/apiVersion"), text("/kind")) else { return Vec::new() };
-    let Ok(Spec::VirtualService(spec)) = Spec::parse(Kind::VirtualService, object.get("spec")) else { return Vec::new() };
+    let Ok(Spec::VirtualService(spec)) = Spec::parse(Kind::VirtualService, object.get("spec")) else {
+        return Vec::new();
+    };
     let namespace = Some(text("/metadata/namespace")).filter(|it| !it.is_empty()).unwrap_or("default");
     let mut problems = Vec::new();
     let look = Lookup { known, namespace };
@@ -47,13 +49,24 @@ pub fn references(object: &Value, known: &Known) -> Vec<Problem> {
             look.destination(destination, &format!("{path}.mirror"), &mut problems);
         }
         for (at, mirror) in rule.mirrors.iter().enumerate() {
-            look.destination(&mirror.destination, &format!("{path}.mirrors[{at}].destination"), &mut problems);
+            look.destination(
+                &mirror.destination,
+                &format!("{path}.mirrors[{at}].destination"),
+                &mut problems,
+            );
         }
     }
-    for (name, rules) in [("tls", spec.tls.iter().map(|it| &it.route).collect::<Vec<_>>()), ("tcp", spec.tcp.iter().map(|it| &it.route).collect())] {
+    for (name, rules) in [
+        ("tls", spec.tls.iter().map(|it| &it.route).collect::<Vec<_>>()),
+        ("tcp", spec.tcp.iter().map(|it| &it.route).collect()),
+    ] {
         for (index, targets) in rules.into_iter().enumerate() {
             for (at, target) in targets.iter().enumerate() {
-                look.destination(&target.destination, &format!("spec.{name}[{index}].route[{at}].destination"), &mut problems);
+                look.destination(
+                    &target.destination,
+                    &format!("spec.{name}[{index}].route[{at}].destination"),
+                    &mut problems,
+                );
             }
         }
     }
@@ -82,7 +95,10 @@ impl Lookup<'_> {
             let known: Vec<&str> = self.known.services.keys().map(String::as_str).collect();
             let short = known.iter().map(|it| it.split('.').next().unwrap_or_default());
             let fix = crate::schema::nearest(destination.host.split('.').next().unwrap_or_default(), short)
-                .map_or_else(|| "create the service first, or correct the name".to_owned(), |it| format!("did you mean {it}?"));
+                .map_or_else(
+                    || "create the service first, or correct the name".to_owned(),
+                    |it| format!("did you mean {it}?"),
+                );
             problems.push(Problem::warning(format!("{path}.host"), reason, fix).code("IST0101"));
         }
         if let Some(service) = service {
@@ -93,16 +109,33 @@ impl Lookup<'_> {
         }
     }
 
-    fn port(&self, destination: &Destination, service: &KnownService, path: &str, problems: &mut Vec<Problem>) {
+    fn port(
+        &self,
+        destination: &Destination,
+        service: &KnownService,
+        path: &str,
+        problems: &mut Vec<Problem>,
+    ) {
         let listed = || service.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match destination.port {
             Some(port) if u16::try_from(port.number).is_ok_and(|it| !service.ports.contains(&it)) => {
                 let reason = format!("service {} has no port {}", destination.host, port.number);
-                problems.push(Problem::warning(format!("{path}.port.number"), reason, format!("use one of {}", listed())).code("IST0101"));
+                problems.push(
+                    Problem::warning(
+                        format!("{path}.port.number"),
+                        reason,
+                        format!("use one of {}", listed()),
+                    )
+                    .code("IST0101"),
+                );
             }
             None if service.ports.len() > 1 => {
-                let reason = "This host has multiple ports but none is specified: the port of the request is used";
-                problems.push(Problem::warning(path, reason, format!("add port.number, one of {}", listed())).code("IST0112"));
+                let reason =
+                    "This host has multiple ports but none is specified: the port of the request is used";
+                problems.push(
+                    Problem::warning(path, reason, format!("add port.number, one of {}", listed()))
+                        .code("IST0112"),
+                );
             }
             _ => {}
         }
@@ -120,7 +153,10 @@ impl Lookup<'_> {
         if names.contains(&destination.subset) {
             return;
         }
-        let reason = format!("Referenced subset not found: \"{}\" of host \"{}\"", destination.subset, destination.host);
+        let reason = format!(
+            "Referenced subset not found: \"{}\" of host \"{}\"",
+            destination.subset, destination.host
+        );
         let fix = if names.is_empty() {
             format!("apply a DestinationRule for {} with that subset first", destination.host)
         } else {
@@ -136,7 +172,12 @@ impl Lookup<'_> {
             if !self.objects(Kind::Gateway).any(|(its_name, of, _)| its_name == name && of == namespace) {
                 let reason = format!("Referenced gateway not found: \"{written}\"");
                 problems.push(
-                    Problem::warning(format!("spec.gateways[{index}]"), reason, "apply the Gateway, or correct the name").code("IST0101"),
+                    Problem::warning(
+                        format!("spec.gateways[{index}]"),
+                        reason,
+                        "apply the Gateway, or correct the name",
+                    )
+                    .code("IST0101"),
                 );
             }
         }
@@ -156,9 +197,12 @@ impl Lookup<'_> {
             for (index, host) in hosts.iter().enumerate() {
                 let full = self.full(host, self.namespace);
                 if other.hosts.iter().any(|it| self.full(it, &namespace) == full) {
-                    let reason = format!("The VirtualServices {own_name} and {name} define the same host {host}: the older one wins");
+                    let reason = format!(
+                        "The VirtualServices {own_name} and {name} define the same host {host}: the older one wins"
+                    );
                     let fix = format!("delete {namespace}/{name}, or add these rules to it");
-                    problems.push(Problem::warning(format!("spec.hosts[{index}]"), reason, fix).code("IST0109"));
+                    problems
+                        .push(Problem::warning(format!("spec.hosts[{index}]"), reason, fix).code("IST0109"));
                 }
             }
         }
@@ -170,7 +214,8 @@ impl Lookup<'_> {
             let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
             let is_kind = Kind::of(text("/apiVersion"), text("/kind")) == Some(kind);
             let spec = if is_kind { Spec::parse(kind, object.get("spec")).ok() } else { None }?;
-            let namespace = Some(text("/metadata/namespace")).filter(|it| !it.is_empty()).unwrap_or("default");
+            let namespace =
+                Some(text("/metadata/namespace")).filter(|it| !it.is_empty()).unwrap_or("default");
             Some((text("/metadata/name").to_owned(), namespace.to_owned(), spec))
         })
     }

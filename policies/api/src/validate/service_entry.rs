@@ -6,12 +6,20 @@ use crate::ServiceEntry;
 
 pub(super) fn check(spec: &ServiceEntry, problems: &mut Vec<Problem>) {
     if spec.hosts.is_empty() {
-        problems.push(Problem::error("spec.hosts", "service entry must have at least one host", "add a host"));
+        problems.push(Problem::error(
+            "spec.hosts",
+            "service entry must have at least one host",
+            "add a host",
+        ));
     }
     for (index, host) in spec.hosts.iter().enumerate() {
         let path = format!("spec.hosts[{index}]");
         if host == "*" {
-            problems.push(Problem::error(path, format!("invalid host {host}"), "name the hosts, or use a wildcard such as *.example.com"));
+            problems.push(Problem::error(
+                path,
+                format!("invalid host {host}"),
+                "name the hosts, or use a wildcard such as *.example.com",
+            ));
         } else {
             field::host(host, true, &path, problems);
         }
@@ -21,7 +29,11 @@ pub(super) fn check(spec: &ServiceEntry, problems: &mut Vec<Problem>) {
         let path = format!("spec.addresses[{index}]");
         let is_network = address.contains('/');
         if address.parse::<ipnet::IpNet>().is_err() && address.parse::<std::net::IpAddr>().is_err() {
-            problems.push(Problem::error(path, format!("\"{address}\" is not an address or network"), "write it as 10.0.0.1"));
+            problems.push(Problem::error(
+                path,
+                format!("\"{address}\" is not an address or network"),
+                "write it as 10.0.0.1",
+            ));
         } else if is_network && !(is_open || spec.resolution == "STATIC") {
             let reason = "CIDR addresses are allowed only for NONE/STATIC resolution types";
             problems.push(Problem::error(path, reason, "use single addresses"));
@@ -45,17 +57,29 @@ fn ports(spec: &ServiceEntry, problems: &mut Vec<Problem>) {
             problems.push(Problem::error(format!("{path}.name"), reason, "give each port its own name"));
         }
         if !is_label(&port.name, false) {
-            problems.push(Problem::error(format!("{path}.name"), format!("port name \"{}\" is invalid", port.name), "use a DNS label"));
+            problems.push(Problem::error(
+                format!("{path}.name"),
+                format!("port name \"{}\" is invalid", port.name),
+                "use a DNS label",
+            ));
         }
     }
     if spec.ports.is_empty() && spec.resolution.starts_with("DNS") {
-        problems.push(Problem::error("spec.ports", "service entry with DNS resolution must have a port", "add the ports"));
+        problems.push(Problem::error(
+            "spec.ports",
+            "service entry with DNS resolution must have a port",
+            "add the ports",
+        ));
     }
 }
 
 fn endpoints(spec: &ServiceEntry, problems: &mut Vec<Problem>) {
     if spec.workload_selector.is_some() && !spec.endpoints.is_empty() {
-        problems.push(Problem::error("spec", "only one of WorkloadSelector or Endpoints is allowed in Service Entry", "keep one of them"));
+        problems.push(Problem::error(
+            "spec",
+            "only one of WorkloadSelector or Endpoints is allowed in Service Entry",
+            "keep one of them",
+        ));
     }
     let is_open = matches!(spec.resolution.as_str(), "" | "NONE");
     if is_open && !spec.endpoints.is_empty() {
@@ -77,7 +101,8 @@ fn endpoints(spec: &ServiceEntry, problems: &mut Vec<Problem>) {
             problems.push(Problem::error(path, reason, "use an IP address, or resolution DNS"));
         }
     }
-    let is_wildcard_dns = spec.resolution.starts_with("DNS") && spec.endpoints.is_empty() && spec.workload_selector.is_none();
+    let is_wildcard_dns =
+        spec.resolution.starts_with("DNS") && spec.endpoints.is_empty() && spec.workload_selector.is_none();
     if is_wildcard_dns && spec.hosts.iter().any(|it| it.starts_with('*')) {
         let reason = "hosts must be FQDN if no endpoints are provided for resolution mode DNS";
         problems.push(Problem::error("spec.hosts", reason, "name each host, or add endpoints"));

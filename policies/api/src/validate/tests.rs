@@ -40,7 +40,9 @@ spec:
 
 #[test]
 fn foreign_kinds_are_left_alone() {
-    assert!(validate(&json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "a" } })).is_none());
+    assert!(
+        validate(&json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "a" } })).is_none()
+    );
     assert!(validate(&json!({ "apiVersion": "networking.istio.io/v9", "kind": "VirtualService" })).is_none());
 }
 
@@ -48,23 +50,67 @@ fn foreign_kinds_are_left_alone() {
 fn http_rules_say_what_istio_says() {
     let route = json!([{ "destination": { "host": "reviews" } }]);
     let cases = [
-        (json!([{ "route": route, "redirect": { "uri": "/" } }]), "spec.http[0]", "HTTP route cannot contain both route and redirect"),
+        (
+            json!([{ "route": route, "redirect": { "uri": "/" } }]),
+            "spec.http[0]",
+            "HTTP route cannot contain both route and redirect",
+        ),
         (json!([{}]), "spec.http[0]", "HTTP route, redirect or direct_response is required"),
-        (json!([{ "match": [{ "uri": { "prefix": "" } }], "route": route }]), "spec.http[0].match[0].uri", "prefix string match should not be empty"),
+        (
+            json!([{ "match": [{ "uri": { "prefix": "" } }], "route": route }]),
+            "spec.http[0].match[0].uri",
+            "prefix string match should not be empty",
+        ),
         (
             json!([{ "route": [{ "destination": { "host": "a" }, "weight": 0 }, { "destination": { "host": "b" }, "weight": 0 }] }]),
             "spec.http[0].route",
             "total destination weight = 0",
         ),
-        (json!([{ "route": [{ "destination": { "host": "a" }, "weight": -1 }] }]), "spec.http[0].route[0].weight", "weight -1 < 0"),
-        (json!([{ "route": [{ "destination": { "host": "" } }] }]), "spec.http[0].route[0].destination.host", "destination host is empty"),
-        (json!([{ "route": route, "fault": { "abort": { "httpStatus": 99 } } }]), "spec.http[0].fault.abort.httpStatus", "HTTP status 99 is not in range 200-599"),
-        (json!([{ "route": route, "fault": { "delay": { "exponentialDelay": "1s" } } }]), "spec.http[0].fault.delay.exponentialDelay", "exponentialDelay not supported yet"),
-        (json!([{ "route": route, "fault": { "delay": { "fixedDelay": "1s", "percentage": { "value": 101.0 } } } }]), "spec.http[0].fault.delay.percentage.value", "percentage 101 is not in range 0..100"),
-        (json!([{ "route": route, "retries": { "attempts": 1, "retryOn": "5xxx" } }]), "spec.http[0].retries.retryOn", "5xxx is not a valid retryOn policy"),
-        (json!([{ "redirect": { "redirectCode": 200, "uri": "/" } }]), "spec.http[0].redirect.redirectCode", "redirect code 200 is not supported"),
-        (json!([{ "directResponse": { "status": 99 } }]), "spec.http[0].directResponse.status", "HTTP status 99 is not in range 200-599"),
-        (json!([{ "delegate": { "name": "a" }, "route": route }]), "spec.http[0]", "root HTTP route can not set route or redirect or direct response with delegate"),
+        (
+            json!([{ "route": [{ "destination": { "host": "a" }, "weight": -1 }] }]),
+            "spec.http[0].route[0].weight",
+            "weight -1 < 0",
+        ),
+        (
+            json!([{ "route": [{ "destination": { "host": "" } }] }]),
+            "spec.http[0].route[0].destination.host",
+            "destination host is empty",
+        ),
+        (
+            json!([{ "route": route, "fault": { "abort": { "httpStatus": 99 } } }]),
+            "spec.http[0].fault.abort.httpStatus",
+            "HTTP status 99 is not in range 200-599",
+        ),
+        (
+            json!([{ "route": route, "fault": { "delay": { "exponentialDelay": "1s" } } }]),
+            "spec.http[0].fault.delay.exponentialDelay",
+            "exponentialDelay not supported yet",
+        ),
+        (
+            json!([{ "route": route, "fault": { "delay": { "fixedDelay": "1s", "percentage": { "value": 101.0 } } } }]),
+            "spec.http[0].fault.delay.percentage.value",
+            "percentage 101 is not in range 0..100",
+        ),
+        (
+            json!([{ "route": route, "retries": { "attempts": 1, "retryOn": "5xxx" } }]),
+            "spec.http[0].retries.retryOn",
+            "5xxx is not a valid retryOn policy",
+        ),
+        (
+            json!([{ "redirect": { "redirectCode": 200, "uri": "/" } }]),
+            "spec.http[0].redirect.redirectCode",
+            "redirect code 200 is not supported",
+        ),
+        (
+            json!([{ "directResponse": { "status": 99 } }]),
+            "spec.http[0].directResponse.status",
+            "HTTP status 99 is not in range 200-599",
+        ),
+        (
+            json!([{ "delegate": { "name": "a" }, "route": route }]),
+            "spec.http[0]",
+            "root HTTP route can not set route or redirect or direct response with delegate",
+        ),
     ];
     for (http, path, reason) in cases {
         let found = errors_of(&virtual_service(http.clone()));
@@ -151,7 +197,10 @@ fn missing_subsets_and_hosts_are_found() {
     });
     let service = || KnownService { ports: BTreeSet::from([9080]) };
     let known = Known {
-        services: ["reviews", "ratings"].iter().map(|it| (format!("{it}.default.svc.cluster.local"), service())).collect(),
+        services: ["reviews", "ratings"]
+            .iter()
+            .map(|it| (format!("{it}.default.svc.cluster.local"), service()))
+            .collect(),
         objects: vec![rule],
         cluster_domain: "cluster.local".to_owned(),
     };

@@ -44,7 +44,9 @@ pub fn url_host(url: &str) -> Option<(String, u16)> {
     };
     let authority = rest.split(['/', '?', '#']).next().filter(|it| !it.is_empty() && !it.contains('@'))?;
     match authority.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() => Some((host.to_ascii_lowercase(), port.parse().ok().filter(|it| *it > 0)?)),
+        Some((host, port)) if !host.is_empty() => {
+            Some((host.to_ascii_lowercase(), port.parse().ok().filter(|it| *it > 0)?))
+        }
         Some(_) => None,
         None => Some((authority.to_ascii_lowercase(), default_port)),
     }
@@ -75,14 +77,19 @@ pub fn host_problem(host: &str) -> Option<String> {
 
 /// Lower-case letters, digits, dashes and dots, as object names are.
 pub(crate) fn is_subdomain(name: &str) -> bool {
-    name.len() <= 253 && name.split('.').all(|label| is_label(label, false)) && !name.contains(|c: char| c.is_ascii_uppercase())
+    name.len() <= 253
+        && name.split('.').all(|label| is_label(label, false))
+        && !name.contains(|c: char| c.is_ascii_uppercase())
 }
 
 /// One label of a DNS name.
 pub(crate) fn is_label(label: &str, underscore: bool) -> bool {
     let inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || (underscore && c == '_');
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric() || (underscore && c == '_'));
-    (1..=63).contains(&label.len()) && label.chars().all(inner) && edge(label.chars().next()) && edge(label.chars().next_back())
+    (1..=63).contains(&label.len())
+        && label.chars().all(inner)
+        && edge(label.chars().next())
+        && edge(label.chars().next_back())
 }
 
 /// A header's name.
@@ -98,5 +105,7 @@ pub(crate) fn regex_problem(expression: &str) -> Option<String> {
     }
     let error = regex::Regex::new(expression).err()?;
     let text = error.to_string();
-    Some(text.lines().last().unwrap_or("is not a regular expression").trim_start_matches("error: ").to_owned())
+    Some(
+        text.lines().last().unwrap_or("is not a regular expression").trim_start_matches("error: ").to_owned(),
+    )
 }

@@ -16,20 +16,36 @@ pub(super) fn check(spec: &VirtualService, problems: &mut Vec<Problem>) {
         field::host(host, true, &path, problems);
         if host == "*" && uses_mesh {
             let fix = "name the hosts, or bind the object to a gateway";
-            problems.push(Problem::error(path, "wildcard host * is not allowed for virtual services bound to the mesh gateway", fix));
+            problems.push(Problem::error(
+                path,
+                "wildcard host * is not allowed for virtual services bound to the mesh gateway",
+                fix,
+            ));
         } else if spec.hosts[..index].contains(host) {
-            problems.push(Problem::error(path, format!("duplicate host \"{host}\" in virtual service"), "remove it"));
+            problems.push(Problem::error(
+                path,
+                format!("duplicate host \"{host}\" in virtual service"),
+                "remove it",
+            ));
         }
     }
     for (index, gateway) in spec.gateways.iter().enumerate() {
         let name = gateway.rsplit('/').next().unwrap_or_default();
         if name.is_empty() || gateway.matches('/').count() > 1 || gateway.contains(char::is_whitespace) {
             let path = format!("spec.gateways[{index}]");
-            problems.push(Problem::error(path, format!("\"{gateway}\" is not a gateway"), "use name, or namespace/name"));
+            problems.push(Problem::error(
+                path,
+                format!("\"{gateway}\" is not a gateway"),
+                "use name, or namespace/name",
+            ));
         }
     }
     if spec.http.is_empty() && spec.tcp.is_empty() && spec.tls.is_empty() && !is_delegate {
-        problems.push(Problem::error("spec", "http, tcp or tls must be provided in virtual service", "add at least one rule"));
+        problems.push(Problem::error(
+            "spec",
+            "http, tcp or tls must be provided in virtual service",
+            "add at least one rule",
+        ));
     }
     for (index, rule) in spec.http.iter().enumerate() {
         http_route::check(rule, &format!("spec.http[{index}]"), is_delegate, problems);
@@ -38,7 +54,11 @@ pub(super) fn check(spec: &VirtualService, problems: &mut Vec<Problem>) {
     for (index, rule) in spec.tls.iter().enumerate() {
         let path = format!("spec.tls[{index}]");
         if rule.matches.is_empty() {
-            problems.push(Problem::error(&path, "TLS route must have at least one match", "add a match with sniHosts"));
+            problems.push(Problem::error(
+                &path,
+                "TLS route must have at least one match",
+                "add a match with sniHosts",
+            ));
         }
         for (at, matched) in rule.matches.iter().enumerate() {
             tls_match(matched, spec, &format!("{path}.match[{at}]"), problems);
@@ -57,7 +77,11 @@ pub(super) fn check(spec: &VirtualService, problems: &mut Vec<Problem>) {
 
 fn delegate(spec: &VirtualService, problems: &mut Vec<Problem>) {
     if !spec.gateways.is_empty() {
-        problems.push(Problem::error("spec.gateways", "delegate virtual service must have no gateways specified", "remove them"));
+        problems.push(Problem::error(
+            "spec.gateways",
+            "delegate virtual service must have no gateways specified",
+            "remove them",
+        ));
     }
     for (name, is_empty) in [("tls", spec.tls.is_empty()), ("tcp", spec.tcp.is_empty())] {
         if !is_empty {
@@ -66,13 +90,21 @@ fn delegate(spec: &VirtualService, problems: &mut Vec<Problem>) {
         }
     }
     if spec.http.is_empty() {
-        problems.push(Problem::error("spec.hosts", "virtual service must have at least one host", "add the hosts the rules are for"));
+        problems.push(Problem::error(
+            "spec.hosts",
+            "virtual service must have at least one host",
+            "add the hosts the rules are for",
+        ));
     }
 }
 
 fn tls_match(matched: &TlsMatch, spec: &VirtualService, path: &str, problems: &mut Vec<Problem>) {
     if matched.sni_hosts.is_empty() {
-        problems.push(Problem::error(format!("{path}.sniHosts"), "TLS match must have at least one SNI host", "add one"));
+        problems.push(Problem::error(
+            format!("{path}.sniHosts"),
+            "TLS match must have at least one SNI host",
+            "add one",
+        ));
     }
     for (index, name) in matched.sni_hosts.iter().enumerate() {
         let inner = format!("{path}.sniHosts[{index}]");
@@ -82,7 +114,8 @@ fn tls_match(matched: &TlsMatch, spec: &VirtualService, path: &str, problems: &m
             None => host == name,
         });
         if !covered {
-            let reason = format!("SNI host \"{name}\" is not a compatible subset of any of the virtual service hosts");
+            let reason =
+                format!("SNI host \"{name}\" is not a compatible subset of any of the virtual service hosts");
             problems.push(Problem::error(inner, reason, "add it to spec.hosts"));
         }
     }
@@ -107,7 +140,11 @@ fn subnets(list: &[String], path: &str, problems: &mut Vec<Problem>) {
     for (index, subnet) in list.iter().enumerate() {
         if subnet.parse::<ipnet::IpNet>().is_err() && subnet.parse::<std::net::IpAddr>().is_err() {
             let inner = format!("{path}.destinationSubnets[{index}]");
-            problems.push(Problem::error(inner, format!("\"{subnet}\" is not an address or network"), "write it as 10.0.0.0/8"));
+            problems.push(Problem::error(
+                inner,
+                format!("\"{subnet}\" is not an address or network"),
+                "write it as 10.0.0.0/8",
+            ));
         }
     }
 }

@@ -26,7 +26,14 @@ fn shares(world: &mut World, host: &str, headers: &[(&str, &str)]) -> BTreeMap<S
 #[test]
 fn without_rules_a_service_is_one_cluster() {
     let mut world = World::bookinfo();
-    for host in ["reviews", "reviews:9080", "reviews.default", "reviews.default.svc", "reviews.default.svc.cluster.local", "reviews.default.svc.cluster.local:9080"] {
+    for host in [
+        "reviews",
+        "reviews:9080",
+        "reviews.default",
+        "reviews.default.svc",
+        "reviews.default.svc.cluster.local",
+        "reviews.default.svc.cluster.local:9080",
+    ] {
         assert_eq!(shares(&mut world, host, &[]), BTreeMap::from([(cluster("reviews", ""), 100)]), "{host}");
     }
 }
@@ -43,7 +50,8 @@ fn weights_are_shares() {
     ] {
         let mut world = World::bookinfo();
         world.apply(file);
-        let expected: BTreeMap<String, u32> = expected.into_iter().map(|(it, share)| (cluster("reviews", it), share)).collect();
+        let expected: BTreeMap<String, u32> =
+            expected.into_iter().map(|(it, share)| (cluster("reviews", it), share)).collect();
         assert_eq!(shares(&mut world, "reviews", &[]), expected, "{file}");
     }
 }
@@ -68,7 +76,11 @@ fn a_user_gets_another_version() {
         world.apply(file);
         assert_eq!(shares(&mut world, "reviews", JASON), BTreeMap::from([(cluster("reviews", users), 100)]));
         for headers in [&[][..], &[("end-user", "Jason")], &[("end-user", "jasons")]] {
-            assert_eq!(shares(&mut world, "reviews", headers), BTreeMap::from([(cluster("reviews", others), 100)]), "{headers:?}");
+            assert_eq!(
+                shares(&mut world, "reviews", headers),
+                BTreeMap::from([(cluster("reviews", others), 100)]),
+                "{headers:?}"
+            );
         }
     }
 }
@@ -81,7 +93,10 @@ fn one_users_requests_are_delayed_or_aborted() {
     let snapshot = world.sidecar("reviews-v2");
     let answer = Call::get("ratings", "/ratings/0").with(JASON).decide(&snapshot);
     let fault = answer.route().filters.fault().expect("a fault").clone();
-    assert!(matches!(&fault.delay, Some(FaultDelay::Fixed { delay, .. }) if *delay == Duration::from_secs(7)), "{fault:?}");
+    assert!(
+        matches!(&fault.delay, Some(FaultDelay::Fixed { delay, .. }) if *delay == Duration::from_secs(7)),
+        "{fault:?}"
+    );
     assert!(Call::get("ratings", "/ratings/0").decide(&snapshot).route().filters.fault().is_none());
 
     world.apply(sample!("virtual-service-ratings-test-abort"));
@@ -96,7 +111,10 @@ fn a_timeout_is_the_routes() {
     let mut world = World::bookinfo();
     world.apply(sample!("virtual-service-reviews-timeout"));
     let snapshot = world.sidecar("productpage-v1");
-    assert_eq!(Call::get("reviews", "/").decide(&snapshot).forward().timeout, Some(Duration::from_millis(500)));
+    assert_eq!(
+        Call::get("reviews", "/").decide(&snapshot).forward().timeout,
+        Some(Duration::from_millis(500))
+    );
     assert_eq!(Call::get("details", "/").decide(&snapshot).forward().timeout, None);
 }
 
@@ -105,7 +123,14 @@ fn the_gateway_leads_to_the_page() {
     let mut world = World::bookinfo();
     world.apply(sample!("bookinfo-gateway"));
     let gateway = world.sidecar("mesh-system/istio-ingressgateway");
-    for path in ["/productpage", "/productpage?u=normal", "/static/css/site.css", "/login", "/logout", "/api/v1/products/0"] {
+    for path in [
+        "/productpage",
+        "/productpage?u=normal",
+        "/static/css/site.css",
+        "/login",
+        "/logout",
+        "/api/v1/products/0",
+    ] {
         let answer = Call::get("127.0.0.1:8080", path).on(8080).decide(&gateway);
         assert_eq!(answer.shares(), BTreeMap::from([(cluster("productpage", ""), 100)]), "{path}");
     }
@@ -135,7 +160,11 @@ fn every_sample_is_valid() {
     ];
     for file in files {
         for document in policies_api::document::parse(file).unwrap() {
-            assert_eq!(policies_api::validate::validate(&document.value).expect("one of ours"), vec![], "{file}");
+            assert_eq!(
+                policies_api::validate::validate(&document.value).expect("one of ours"),
+                vec![],
+                "{file}"
+            );
         }
     }
 }

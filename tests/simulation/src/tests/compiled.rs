@@ -63,7 +63,9 @@ fn the_fast_path_equals_a_full_compilation() {
 fn a_route_change_touches_routes_only() {
     let mut world = full();
     let before = world.compile("productpage-v1");
-    world.apply(include_str!("../../../../policies/samples/bookinfo/networking/virtual-service-reviews-90-10.yaml"));
+    world.apply(include_str!(
+        "../../../../policies/samples/bookinfo/networking/virtual-service-reviews-90-10.yaml"
+    ));
     let after = world.compile("productpage-v1");
     assert_ne!(before.routes, after.routes);
     assert_eq!(before.clusters, after.clusters);

@@ -12,10 +12,13 @@ fn world(servers: &str, rules: &str) -> World {
 }
 
 fn rules(name: &str, hosts: &str, http: &str) -> String {
-    format!("---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}}}\nspec: {{hosts: {hosts}, gateways: [g], http: {http}}}\n")
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}}}\nspec: {{hosts: {hosts}, gateways: [g], http: {http}}}\n"
+    )
 }
 
-const HTTP: &str = "[{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*.example.com', 'exact.org']}]";
+const HTTP: &str =
+    "[{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*.example.com', 'exact.org']}]";
 
 #[test]
 fn hosts_must_be_those_of_the_server() {
@@ -33,10 +36,15 @@ fn hosts_must_be_those_of_the_server() {
 #[test]
 fn objects_for_one_host_are_joined_with_catch_alls_last() {
     let everything = rules("first", "['a.example.com']", "[{route: [{destination: {host: productpage}}]}]");
-    let special = rules("second", "['a.example.com']", "[{match: [{uri: {prefix: /d}}], route: [{destination: {host: details}}]}]");
+    let special = rules(
+        "second",
+        "['a.example.com']",
+        "[{match: [{uri: {prefix: /d}}], route: [{destination: {host: details}}]}]",
+    );
     let mut world = world(HTTP, &(everything + &special));
     let snapshot = world.sidecar(GATEWAY);
-    let cluster = |path: &str| Call::get("a.example.com", path).on(8080).decide(&snapshot).shares().into_keys().next();
+    let cluster =
+        |path: &str| Call::get("a.example.com", path).on(8080).decide(&snapshot).shares().into_keys().next();
     assert_eq!(cluster("/d").as_deref(), Some("outbound|9080||details.default.svc.cluster.local"));
     assert_eq!(cluster("/x").as_deref(), Some("outbound|9080||productpage.default.svc.cluster.local"));
 }
@@ -45,7 +53,8 @@ fn objects_for_one_host_are_joined_with_catch_alls_last() {
 fn plain_requests_are_sent_to_tls_where_asked() {
     let servers = "[{port: {number: 80, name: http, protocol: HTTP}, hosts: ['a.org'], tls: {httpsRedirect: true}},
         {port: {number: 443, name: https, protocol: HTTPS}, hosts: ['a.org'], tls: {mode: SIMPLE, credentialName: cert}}]";
-    let mut world = world(servers, &rules("a", "['a.org']", "[{route: [{destination: {host: productpage}}]}]"));
+    let mut world =
+        world(servers, &rules("a", "['a.org']", "[{route: [{destination: {host: productpage}}]}]"));
     world.apply("apiVersion: v1\nkind: Secret\nmetadata: {name: cert, namespace: mesh-system}\ndata: {tls.crt: Y2VydA==, tls.key: a2V5}\n");
     let resources = world.compile(GATEWAY);
     assert!(resources.secrets.contains_key("kubernetes://cert"));
@@ -64,7 +73,10 @@ fn a_gateway_without_rules_answers_404() {
 
 #[test]
 fn sidecars_do_not_see_rules_that_are_for_a_gateway() {
-    let mut world = world(HTTP, &rules("a", "['reviews.default.svc.cluster.local']", "[{directResponse: {status: 418}}]"));
+    let mut world = world(
+        HTTP,
+        &rules("a", "['reviews.default.svc.cluster.local']", "[{directResponse: {status: 418}}]"),
+    );
     let snapshot = world.sidecar("productpage-v1");
     assert_eq!(Call::get("reviews", "/").decide(&snapshot).status(), None);
 }

@@ -134,10 +134,17 @@ fn rewrites_timeouts_retries_mirrors_and_headers_arrive() {
 
 #[test]
 fn zero_attempts_turn_retries_off_and_no_word_means_two() {
-    let mut world = world(&format!("[{{match: [{{uri: {{prefix: /off}}}}], retries: {{attempts: 0}}, {}}}, {{{}}}]", to("v1"), to("v1")));
+    let mut world = world(&format!(
+        "[{{match: [{{uri: {{prefix: /off}}}}], retries: {{attempts: 0}}, {}}}, {{{}}}]",
+        to("v1"),
+        to("v1")
+    ));
     let snapshot = world.sidecar("productpage-v1");
     assert!(Call::get("reviews", "/off").decide(&snapshot).forward().retry.is_none());
-    assert_eq!(Call::get("reviews", "/").decide(&snapshot).forward().retry.as_ref().map(|it| it.num_retries), Some(2));
+    assert_eq!(
+        Call::get("reviews", "/").decide(&snapshot).forward().retry.as_ref().map(|it| it.num_retries),
+        Some(2)
+    );
 }
 
 #[test]
@@ -146,14 +153,19 @@ fn destinations_of_weight_zero_are_left_out() {
         "[{route: [{destination: {host: reviews, subset: v1}, weight: 100}, {destination: {host: reviews, subset: v2}, weight: 0}]}]",
     );
     let answer = Call::get("reviews", "/").decide(&world.sidecar("productpage-v1"));
-    assert_eq!(answer.shares(), BTreeMap::from([("outbound|9080|v1|reviews.default.svc.cluster.local".to_owned(), 100)]));
+    assert_eq!(
+        answer.shares(),
+        BTreeMap::from([("outbound|9080|v1|reviews.default.svc.cluster.local".to_owned(), 100)])
+    );
 }
 
 #[test]
 fn the_older_of_two_objects_for_a_host_wins() {
     let mut world = world(&format!("[{{{}}}]", to("v1")));
     world.apply("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: aaa}\nspec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v2}}]}]}\n");
-    let decide = |world: &mut World| first_cluster(&Call::get("reviews", "/").decide(&world.sidecar("productpage-v1")));
+    let decide = |world: &mut World| {
+        first_cluster(&Call::get("reviews", "/").decide(&world.sidecar("productpage-v1")))
+    };
     assert!(decide(&mut world).contains("|v1|"));
     world.delete("VirtualService", "default", "reviews");
     assert!(decide(&mut world).contains("|v2|"));
@@ -161,7 +173,8 @@ fn the_older_of_two_objects_for_a_host_wins() {
 
 #[test]
 fn delegates_fill_in_what_the_root_leaves_open() {
-    let mut world = world("[{match: [{uri: {prefix: /a}}], delegate: {name: inner, namespace: default}, timeout: 4s}]");
+    let mut world =
+        world("[{match: [{uri: {prefix: /a}}], delegate: {name: inner, namespace: default}, timeout: 4s}]");
     world.apply(
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: inner}\nspec:\n  http:\n  - match: [{uri: {prefix: /a/b}}]\n    route: [{destination: {host: reviews, subset: v2}}]\n  - match: [{uri: {prefix: /other}}]\n    route: [{destination: {host: reviews, subset: v3}}]\n  - route: [{destination: {host: reviews, subset: v1}}]\n",
     );

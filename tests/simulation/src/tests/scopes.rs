@@ -29,7 +29,10 @@ fn short_names_are_of_the_own_namespace() {
 #[test]
 fn unknown_hosts_pass_or_are_refused() {
     let mut world = with_client();
-    assert_eq!(decide(&mut world, "other/client", "example.com").shares().into_keys().next().as_deref(), Some("PassthroughCluster"));
+    assert_eq!(
+        decide(&mut world, "other/client", "example.com").shares().into_keys().next().as_deref(),
+        Some("PassthroughCluster")
+    );
     world.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: mesh-system}\ndata: {mesh: 'outboundTrafficPolicy: {mode: REGISTRY_ONLY}'}\n");
     assert_eq!(decide(&mut world, "other/client", "example.com").status(), Some(502));
 }
@@ -51,7 +54,9 @@ fn a_host_of_another_namespace_is_taken_only_with_a_grant() {
     assert_eq!(decide(&mut world, "other/client", "ratings.default").status(), Some(418));
     assert!(goes_to_service(&decide(&mut world, "default/reviews-v2", "ratings")));
     let service = |annotations: &str| {
-        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: ratings, namespace: default, annotations: {{{annotations}}}}}\nspec: {{clusterIP: 10.96.0.77, selector: {{app: ratings}}, ports: [{{port: 9080, name: http}}]}}\n")
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: ratings, namespace: default, annotations: {{{annotations}}}}}\nspec: {{clusterIP: 10.96.0.77, selector: {{app: ratings}}, ports: [{{port: 9080, name: http}}]}}\n"
+        )
     };
     world.apply(&service("meshd.dev/virtual-service-namespaces: other"));
     assert_eq!(decide(&mut world, "default/reviews-v2", "ratings").status(), Some(418));
@@ -80,7 +85,9 @@ fn rules_of_the_clients_namespace_go_before_the_services() {
     let of_other = world.sidecar("other/client");
     let of_default = world.sidecar("default/productpage-v1");
     let has = |snapshot: &sidecar_model::Snapshot, subset: &str| {
-        snapshot.clusters.contains_key(format!("outbound|9080|{subset}|reviews.default.svc.cluster.local").as_str())
+        snapshot
+            .clusters
+            .contains_key(format!("outbound|9080|{subset}|reviews.default.svc.cluster.local").as_str())
     };
     assert!(has(&of_other, "mine") && !has(&of_other, "v1"));
     assert!(has(&of_default, "v1") && !has(&of_default, "mine"));

@@ -18,7 +18,9 @@ fn plain_chains(snapshot: &Snapshot, port: u16) -> usize {
 }
 
 fn policy(kind: &str, name: &str, namespace: &str, spec: &str) -> String {
-    format!("apiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n")
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+    )
 }
 
 #[test]
@@ -33,7 +35,12 @@ fn mutual_tls_is_demanded_unless_a_policy_says_otherwise() {
     assert_eq!(plain_chains(&world.sidecar("reviews-v1"), 9080), 0);
     assert_eq!(plain_chains(&world.sidecar("ratings-v1"), 9080), 0);
     world.delete("PeerAuthentication", "default", "pod");
-    world.apply(&policy("PeerAuthentication", "pod", "default", "{selector: {matchLabels: {app: reviews}}, mtls: {mode: DISABLE}}"));
+    world.apply(&policy(
+        "PeerAuthentication",
+        "pod",
+        "default",
+        "{selector: {matchLabels: {app: reviews}}, mtls: {mode: DISABLE}}",
+    ));
     let chains = world.sidecar("reviews-v1");
     assert!(inbound(&chains, 9080).iter().all(|it| it.tls.is_none()));
 }
@@ -51,7 +58,12 @@ fn clients_use_mutual_tls_with_the_accounts_of_the_endpoints() {
     assert_eq!(endpoints.len(), 1);
     assert_eq!(endpoints.iter().next().and_then(|it| it.workload()).map(|it| it[0]), Some("reviews-v1"));
     // Where the server's policy turns mutual TLS off, clients must not use it.
-    world.apply(&policy("PeerAuthentication", "pod", "default", "{selector: {matchLabels: {app: reviews}}, mtls: {mode: DISABLE}}"));
+    world.apply(&policy(
+        "PeerAuthentication",
+        "pod",
+        "default",
+        "{selector: {matchLabels: {app: reviews}}, mtls: {mode: DISABLE}}",
+    ));
     let snapshot = world.sidecar("productpage-v1");
     let cluster = &snapshot.clusters["outbound|9080|v1|reviews.default.svc.cluster.local"];
     assert!(!format!("{:?}", snapshot.endpoints_of(cluster)).contains("tlsMode"));
@@ -70,7 +82,12 @@ fn policies_of_access_become_filters_refusing_first() {
     let mut world = World::bookinfo();
     assert!(access_filters(&mut world, "reviews-v1").is_empty());
     world.apply(&policy("AuthorizationPolicy", "allow", "default", "{selector: {matchLabels: {app: reviews}}, rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/bookinfo-productpage]}}], to: [{operation: {methods: [GET], paths: ['/reviews/*']}}]}]}"));
-    world.apply(&policy("AuthorizationPolicy", "deny", "default", "{action: DENY, rules: [{from: [{source: {namespaces: [evil]}}]}]}"));
+    world.apply(&policy(
+        "AuthorizationPolicy",
+        "deny",
+        "default",
+        "{action: DENY, rules: [{from: [{source: {namespaces: [evil]}}]}]}",
+    ));
     let filters = access_filters(&mut world, "reviews-v1");
     assert_eq!(filters.len(), 2);
     assert!(filters[0].contains("ns[default]-policy[deny]-rule[0]"), "{}", filters[0]);
@@ -98,11 +115,16 @@ fn tokens_are_verified_where_a_policy_asks_for_it() {
         "RequestAuthentication",
         "tokens",
         "default",
-        &format!("{{selector: {{matchLabels: {{app: reviews}}}}, jwtRules: [{{issuer: me, jwks: '{keys}'}}]}}"),
+        &format!(
+            "{{selector: {{matchLabels: {{app: reviews}}}}, jwtRules: [{{issuer: me, jwks: '{keys}'}}]}}"
+        ),
     ));
     let resources = world.compile("reviews-v1");
     let listener = &resources.listeners["virtualInbound"].value;
     let text = String::from_utf8_lossy(listener);
     assert!(text.contains("envoy.filters.http.jwt_authn") && text.contains("origins-0"));
-    assert!(!String::from_utf8_lossy(&world.compile("ratings-v1").listeners["virtualInbound"].value).contains("jwt_authn"));
+    assert!(
+        !String::from_utf8_lossy(&world.compile("ratings-v1").listeners["virtualInbound"].value)
+            .contains("jwt_authn")
+    );
 }

@@ -96,7 +96,9 @@ impl Scope<'_> {
             found.push(one_of(values)?);
         }
         if !not_values.is_empty() {
-            found.push(Principal { identifier: Some(principal::Identifier::NotId(Box::new(one_of(not_values)?))) });
+            found.push(Principal {
+                identifier: Some(principal::Identifier::NotId(Box::new(one_of(not_values)?))),
+            });
         }
         Ok(found)
     }
@@ -151,7 +153,9 @@ impl Scope<'_> {
 
     /// `request.headers[name]` and `request.auth.claims[a][b]`.
     fn bracketed(&self, key: &str, value: &str) -> Result<Principal, NotExpressible> {
-        let inner = |prefix: &str| key.strip_prefix(prefix).and_then(|it| it.strip_prefix('[')).and_then(|it| it.strip_suffix(']'));
+        let inner = |prefix: &str| {
+            key.strip_prefix(prefix).and_then(|it| it.strip_prefix('[')).and_then(|it| it.strip_suffix(']'))
+        };
         let identifier = if let Some(name) = inner("request.headers") {
             principal::Identifier::Header(matchers::header(name, value))
         } else if let Some(path) = inner("request.auth.claims") {
@@ -166,7 +170,9 @@ impl Scope<'_> {
         use permission::Rule;
         let http = || if self.layer == Layer::Http { Ok(()) } else { Err(NotExpressible) };
         let rule = match key {
-            "destination.port" => Rule::DestinationPort(value.parse::<u16>().map_err(|_| NotExpressible)?.into()),
+            "destination.port" => {
+                Rule::DestinationPort(value.parse::<u16>().map_err(|_| NotExpressible)?.into())
+            }
             "destination.ip" => Rule::DestinationIp(matchers::range(value).ok_or(NotExpressible)?),
             "connection.sni" => Rule::RequestedServerName(pattern(value, "", false)),
             "host" => {

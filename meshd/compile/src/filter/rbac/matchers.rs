@@ -4,8 +4,8 @@ use meshd_model::MeshConfig;
 use policies_api::names;
 use policies_xds::core::CidrRange;
 use policies_xds::matcher::{
-    ListMatcher, MetadataMatcher, OrMatcher, PathMatcher, StringMatcher, ValueMatcher, list_matcher, metadata_matcher, path_matcher,
-    string_matcher::MatchPattern, value_matcher,
+    ListMatcher, MetadataMatcher, OrMatcher, PathMatcher, StringMatcher, ValueMatcher, list_matcher,
+    metadata_matcher, path_matcher, string_matcher::MatchPattern, value_matcher,
 };
 use policies_xds::rbac::{Principal, permission, principal};
 use policies_xds::route::{HeaderMatcher, header_matcher::HeaderMatchSpecifier};
@@ -35,16 +35,18 @@ pub(super) fn pattern(value: &str, before: &str, ignore_case: bool) -> StringMat
 /// A peer by its identity without scheme; the mesh's own trust domain stands for its aliases as well.
 pub(super) fn peer(mesh: &MeshConfig, value: &str) -> Principal {
     let own_domains = || std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases);
-    let rest = value.split_once('/').filter(|(domain, _)| {
-        *domain == names::TRUST_DOMAIN || own_domains().any(|it| it == domain)
-    });
+    let rest = value
+        .split_once('/')
+        .filter(|(domain, _)| *domain == names::TRUST_DOMAIN || own_domains().any(|it| it == domain));
     let mut spelled: Vec<String> = match rest {
         Some((_, rest)) => own_domains().map(|domain| format!("{domain}/{rest}")).collect(),
         None => vec![value.to_owned()],
     };
     spelled.dedup();
-    let mut ids: Vec<Principal> =
-        spelled.iter().map(|it| Principal { identifier: Some(authenticated(pattern(it, SCHEME, false))) }).collect();
+    let mut ids: Vec<Principal> = spelled
+        .iter()
+        .map(|it| Principal { identifier: Some(authenticated(pattern(it, SCHEME, false))) })
+        .collect();
     match (ids.len(), ids.pop()) {
         (1, Some(single)) => single,
         (_, last) => {
@@ -88,7 +90,11 @@ pub(super) fn host(value: &str) -> HeaderMatcher {
         "*" => HeaderMatchSpecifier::PresentMatch(true),
         value => HeaderMatchSpecifier::StringMatch(pattern(value, "", true)),
     };
-    HeaderMatcher { name: ":authority".to_owned(), header_match_specifier: Some(specifier), ..Default::default() }
+    HeaderMatcher {
+        name: ":authority".to_owned(),
+        header_match_specifier: Some(specifier),
+        ..Default::default()
+    }
 }
 
 /// A path, with `{*}` and `{**}` as templates.
@@ -122,9 +128,13 @@ pub(super) fn request_principal(value: &str) -> Principal {
 /// A claim of the token, a string or a list of strings.
 #[expect(deprecated, reason = "what Istio sends; Envoy and our sidecar read it")]
 pub(super) fn claim(path: &[&str], value: &str) -> principal::Identifier {
-    let single = ValueMatcher { match_pattern: Some(value_matcher::MatchPattern::StringMatch(pattern(value, "", false))) };
-    let one_of = ListMatcher { match_pattern: Some(list_matcher::MatchPattern::OneOf(Box::new(single.clone()))) };
-    let listed = ValueMatcher { match_pattern: Some(value_matcher::MatchPattern::ListMatch(Box::new(one_of))) };
+    let single = ValueMatcher {
+        match_pattern: Some(value_matcher::MatchPattern::StringMatch(pattern(value, "", false))),
+    };
+    let one_of =
+        ListMatcher { match_pattern: Some(list_matcher::MatchPattern::OneOf(Box::new(single.clone()))) };
+    let listed =
+        ValueMatcher { match_pattern: Some(value_matcher::MatchPattern::ListMatch(Box::new(one_of))) };
     let either = OrMatcher { value_matchers: vec![single, listed] };
     let segments = std::iter::once(jwt::PAYLOAD).chain(path.iter().copied());
     principal::Identifier::Metadata(MetadataMatcher {
