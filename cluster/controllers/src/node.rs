@@ -79,7 +79,7 @@ pub fn reconcile(caches: &Caches, key: &Key, grace: Duration, clock: Instant, no
         }
         "Unknown"
     } else {
-        condition(&node, "Ready").unwrap_or("Unknown")
+        condition(&node, "Ready").unwrap_or_default()
     };
     plan = plan.then(taints(&node, ready, now).into_iter().collect());
     if ready != "True" && condition(&node, "Ready").is_some() {
@@ -140,6 +140,8 @@ fn taints(node: &Node, ready: &str, now: Timestamp) -> Option<Action> {
     let old = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
     let mut wanted: Vec<(&str, &str)> = match ready {
         "True" => Vec::new(),
+        // A node that has only just registered: nothing is placed there, but nothing leaves either.
+        "" => vec![(NOT_READY, "NoSchedule")],
         "False" => vec![(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")],
         _ => vec![(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")],
     };
@@ -160,8 +162,11 @@ fn taints(node: &Node, ready: &str, now: Timestamp) -> Option<Action> {
     let mut new: Vec<Value> = kept.map(|taint| json!(taint)).collect();
     let mut changed = new.len() != old.len();
     for (key, effect) in wanted.iter().filter(|wanted| !old.iter().any(|taint| is(taint, wanted))) {
-        let added = (*effect == "NoExecute").then(|| time::format(now));
-        new.push(json!({"key": key, "effect": effect, "timeAdded": added}));
+        let mut taint = json!({"key": key, "effect": effect});
+        if *effect == "NoExecute" {
+            taint["timeAdded"] = time::format(now).into();
+        }
+        new.push(taint);
         changed = true;
     }
     if !changed {
@@ -250,6 +255,16 @@ mod tests {
         assert_eq!(patches[2]["status"]["conditions"][0]["reason"], "NodeNotReady");
         assert!(caches.leases.heard("a", start + GRACE), "a node that comes back is looked at");
         assert!(look(&caches, start + GRACE).batches.is_empty());
+    }
+
+    #[test]
+    fn a_new_node_takes_nothing_until_it_is_ready() {
+        let (caches, start) = (Caches::default(), Instant::now());
+        told(&caches, 1, "True", json!({"status": {"conditions": null}}));
+        let taints = patches(&look(&caches, start))[0]["spec"]["taints"].clone();
+        assert_eq!(taints, json!([{"key": NOT_READY, "effect": "NoSchedule"}]));
+        told(&caches, 2, "True", json!({"spec": {"taints": taints}}));
+        assert_eq!(patches(&look(&caches, start))[0]["spec"]["taints"], json!([]));
     }
 
     #[test]

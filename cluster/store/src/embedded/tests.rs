@@ -2,6 +2,7 @@
 
 mod damage;
 mod faults;
+mod power;
 
 use std::{path::PathBuf, time::Instant};
 
