@@ -28,6 +28,8 @@ use crate::harness::{Server, eventually};
 pub struct World {
     pub server: Server,
     pub client: Client,
+    /// The controllers' own, with the rights of a controller manager and no more.
+    identity: Client,
     controllers: Option<(CancellationToken, JoinHandle<()>)>,
     _node: DropGuard,
 }
@@ -38,9 +40,10 @@ impl World {
     pub async fn new() -> Self {
         let server = Server::start().await;
         let client = server.client().await;
+        let identity = server.client_as("system:kube-controller-manager", None).await;
         let stop = CancellationToken::new();
         tokio::spawn(stop.clone().run_until_cancelled_owned(be_a_node(client.clone())));
-        let mut world = Self { server, client, controllers: None, _node: stop.drop_guard() };
+        let mut world = Self { server, client, identity, controllers: None, _node: stop.drop_guard() };
         world.start(Duration::from_secs(40));
         world.create::<Namespace>("", json!({"metadata": {"name": "shop"}})).await;
         // Pods are refused before.
@@ -51,7 +54,7 @@ impl World {
     pub fn start(&mut self, node_grace: Duration) {
         let config = Config { node_grace, ..Config::new("PEM".to_owned()) };
         let stop = CancellationToken::new();
-        let run = cluster_controllers::run(self.client.clone(), config, stop.clone());
+        let run = cluster_controllers::run(self.identity.clone(), config, stop.clone());
         self.controllers = Some((stop, tokio::spawn(async move { run.await.unwrap() })));
     }
 

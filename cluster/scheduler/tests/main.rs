@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 struct World {
     _server: Server,
     client: Client,
+    /// The scheduler's own, with its rights and no more.
+    identity: Client,
     pods: Api<Pod>,
     nodes: Api<Node>,
     scheduler: Option<(CancellationToken, JoinHandle<()>)>,
@@ -42,15 +44,16 @@ impl World {
             accounts.get_opt("default").await.unwrap()
         })
         .await;
+        let identity = server.client_as("system:kube-scheduler", None).await;
         let (pods, nodes) = (Api::namespaced(client.clone(), "default"), Api::all(client.clone()));
-        let mut world = Self { _server: server, client, pods, nodes, scheduler: None };
+        let mut world = Self { _server: server, client, identity, pods, nodes, scheduler: None };
         world.start();
         world
     }
 
     fn start(&mut self) {
         let stop = CancellationToken::new();
-        let run = cluster_scheduler::run(self.client.clone(), stop.clone());
+        let run = cluster_scheduler::run(self.identity.clone(), stop.clone());
         self.scheduler = Some((stop, tokio::spawn(async move { run.await.unwrap() })));
     }
 
