@@ -24,6 +24,7 @@ mod media;
 mod metrics;
 mod object;
 mod outbound;
+mod pod_proxy;
 mod printers;
 mod registry;
 mod request;

@@ -30,7 +30,10 @@ use crate::{
 /// What the handler refuses.
 pub(crate) async fn handle(ctx: &Context) -> ApiResult<Reply> {
     let kind = ctx.kind()?;
-    if kind.namespaced && ctx.info.namespace.is_empty() && !matches!(ctx.info.verb, "list" | "watch" | "get" | "deletecollection") {
+    if kind.namespaced
+        && ctx.info.namespace.is_empty()
+        && !matches!(ctx.info.verb, "list" | "watch" | "get" | "deletecollection")
+    {
         return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
     }
     if !kind.namespaced && !ctx.info.namespace.is_empty() && !kind.is("", "namespaces") {
@@ -39,7 +42,8 @@ pub(crate) async fn handle(ctx: &Context) -> ApiResult<Reply> {
     if !ctx.info.subresource.is_empty() {
         return subresource(ctx, kind).await;
     }
-    if !kind.verbs.contains(&ctx.info.verb) {
+    let nameless = ctx.info.name.is_empty() && matches!(ctx.info.verb, "update" | "patch");
+    if nameless || !kind.verbs.contains(&ctx.info.verb) {
         return Err(ApiError::method_not_allowed());
     }
     match ctx.info.verb {
@@ -73,6 +77,7 @@ async fn subresource(ctx: &Context, kind: Arc<Kind>) -> ApiResult<Reply> {
         ("eviction", _) => pods::evict(ctx, &kind).await,
         ("token", _) => tokens::create(ctx, &kind).await,
         ("log", _) => crate::kubelet::logs(ctx).await,
+        ("proxy", _) => crate::pod_proxy::forward(ctx).await,
         _ => Err(ApiError::page_not_found()),
     }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use super::{
     Kind, Name, Subresource,
     rbac::{Rbac, RoleBindings},
-    strategy::{ConfigData, CustomDefinitions, Events, Namespaces, Plain, Secrets, ServiceAccounts, Services, Strategy, Webhooks},
+    strategy::{
+        ConfigData, CustomDefinitions, Events, Namespaces, Plain, Secrets, ServiceAccounts, Services,
+        Strategy, Webhooks,
+    },
     type_of,
     workload::{Deployments, Nodes, Pods, ReplicaSets},
 };
@@ -71,7 +74,14 @@ const WEBHOOKS: Row = Row {
 const REVIEW: Row = Row { verbs: CREATE, ..CLUSTER };
 
 const CORE: &[Row] = &[
-    Row { resource: "bindings", kind: "Binding", singular: "binding", facts: "core.v1.Binding", verbs: CREATE, ..BASE },
+    Row {
+        resource: "bindings",
+        kind: "Binding",
+        singular: "binding",
+        facts: "core.v1.Binding",
+        verbs: CREATE,
+        ..BASE
+    },
     Row {
         resource: "configmaps",
         kind: "ConfigMap",
@@ -139,6 +149,7 @@ const CORE: &[Row] = &[
             ("exec", "", "v1", "PodExecOptions", CONNECT),
             ("log", "", "", "", &["get"]),
             ("portforward", "", "v1", "PodPortForwardOptions", CONNECT),
+            ("proxy", "", "v1", "PodProxyOptions", &["create", "delete", "get", "patch", "update"]),
             STATUS,
         ],
         strategy: || Arc::new(Pods),
@@ -296,7 +307,14 @@ const GROUPS: &[Row] = &[
         cells: printers::ROLE_BINDINGS,
         ..RBAC
     },
-    Row { resource: "roles", kind: "Role", singular: "role", facts: "rbac.v1.Role", cells: printers::ROLES, ..RBAC },
+    Row {
+        resource: "roles",
+        kind: "Role",
+        singular: "role",
+        facts: "rbac.v1.Role",
+        cells: printers::ROLES,
+        ..RBAC
+    },
     Row {
         resource: "mutatingwebhookconfigurations",
         kind: "MutatingWebhookConfiguration",
@@ -366,7 +384,8 @@ pub(crate) fn built_in() -> Vec<Arc<Kind>> {
 
 impl Row {
     fn kind(&self) -> Kind {
-        let names = |text: &'static str| text.split(' ').filter(|n| !n.is_empty()).map(Name::Borrowed).collect();
+        let names =
+            |text: &'static str| text.split(' ').filter(|n| !n.is_empty()).map(Name::Borrowed).collect();
         let subresources = self.subresources.iter().map(|(name, group, version, kind, verbs)| Subresource {
             name,
             group: Name::Borrowed(if version.is_empty() { self.group } else { group }),
