@@ -14,6 +14,8 @@ use crate::probes::dial;
 
 /// What the process still gets after a `preStop` hook used up the grace period (Kubernetes' extra two seconds).
 const GRACE_AFTER_HOOK: Duration = Duration::from_secs(2);
+/// Pause after a container could not be stopped.
+const RETRY: Duration = Duration::from_secs(1);
 /// Bound of a hook that has no grace period to bound it.
 const HOOK_MAX: Duration = Duration::from_secs(3600);
 
@@ -63,6 +65,8 @@ impl Hooked {
         let signal = self.signal().await;
         if let Err(error) = self.node.runtime.stop_container(&self.id, signal, left).await {
             tracing::warn!(container = name, id = %self.id, error = %base_types::ErrorChain(&error), "Container not stopped");
+            // It will be asked for again, and must not be asked for all the time.
+            tokio::time::sleep(RETRY).await;
         }
     }
 

@@ -262,7 +262,7 @@ impl Worker {
                 let node = self.node.clone();
                 self.operations.spawn(async move {
                     let _ended = node.runtime.stop_container(&id, nix::libc::SIGTERM, grace).await;
-                    Done::Stopped
+                    Done::Hurried
                 });
             }
         }
@@ -344,7 +344,8 @@ impl Worker {
             Done::Launched { container, result } => self.launched(&container, *result, now),
             Done::Hooked { container, id, result } => self.hook_returned(&container, &id, result),
             Done::PreStopped { container } => self.state.container_mut(&container).pre_stop = PreStop::Done,
-            Done::Stopped => {}
+            Done::Stopped { container } => self.stopped(&container),
+            Done::Hurried => {}
             Done::TornDown(Ok(())) => self.state.sandbox = Sandbox::Gone,
             Done::TornDown(Err(message)) => {
                 self.node.events.pod(&self.pod, Severity::Warning, "FailedKillPod", message.clone());

@@ -104,10 +104,21 @@ impl Worker {
         if let Life::Running(running) = std::mem::take(&mut seen.life) {
             seen.life = Life::Stopping(running);
         }
+        let container = name.to_owned();
         self.operations.spawn(async move {
             hooked.stop(grace, hook).await;
-            Done::Stopped
+            Done::Stopped { container }
         });
+    }
+
+    /// A container that is found running after its stop, which failed then, is stopped once more; its hook is not repeated.
+    pub(super) fn stopped(&mut self, name: &str) {
+        let seen = self.state.container_mut(name);
+        seen.pre_stop = PreStop::Done;
+        match std::mem::take(&mut seen.life) {
+            Life::Stopping(running) => seen.life = Life::Running(running),
+            life => seen.life = life,
+        }
     }
 
     pub(super) fn pre_stop(&mut self, name: &str, grace: Duration) {

@@ -61,7 +61,10 @@ pub(super) enum Done {
     PreStopped {
         container: String,
     },
-    Stopped,
+    Stopped {
+        container: String,
+    },
+    Hurried,
     TornDown(Result<(), String>),
     Finished(Result<(), kube::Error>),
 }

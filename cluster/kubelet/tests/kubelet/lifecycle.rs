@@ -193,3 +193,27 @@ fn a_new_image_replaces_the_container() {
         world
     });
 }
+
+#[test]
+fn many_pods_come_and_go_together() {
+    isolated(async |world| {
+        let probed =
+            json!({"readinessProbe": {"httpGet": {"path": "/status/200", "port": 8080}, "periodSeconds": 1}});
+        let before = Instant::now();
+        let names: Vec<String> = (0..20).map(|n| format!("pod{n}")).collect();
+        let spec = json!({"containers": [with(does("app", "serve 8080"), probed)]});
+        let create = names.iter().map(|name| world.pod(name, spec.clone()));
+        futures::future::join_all(create).await;
+        let ready = names.iter().map(|name| world.ready(name));
+        let pods = futures::future::join_all(ready).await;
+        println!("20 pods created to ready: {:?}", before.elapsed());
+        let addresses: std::collections::BTreeSet<_> =
+            pods.iter().map(|pod| pod.status.as_ref().unwrap().pod_ip.clone().unwrap()).collect();
+        assert_eq!(addresses.len(), 20, "each pod has an address of its own");
+        let before = Instant::now();
+        futures::future::join_all(names.iter().map(|name| world.delete(name, None))).await;
+        println!("20 pods deleted to gone: {:?}", before.elapsed());
+        eventually("an empty node", async || world.remains().is_empty()).await;
+        world
+    });
+}

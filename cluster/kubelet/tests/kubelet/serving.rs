@@ -14,7 +14,7 @@ use kube::api::{AttachParams, LogParams};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::world::{World, does, isolated};
+use crate::world::{World, does, isolated, kubectls};
 
 /// Asks the kubelet itself; status and body.
 async fn ask(world: &World, identity: &Rotating, path: &str) -> (u16, String) {
@@ -139,6 +139,48 @@ fn ports_inside_a_pod_are_forwarded() {
         let refused = forward.take_error(8081).unwrap();
         let refused = tokio::time::timeout(Duration::from_secs(10), refused).await.unwrap().unwrap();
         assert!(refused.contains("failed to connect to localhost:8081 inside the pod"), "{refused}");
+        world
+    });
+}
+
+#[test]
+fn every_kubectl_reads_logs_and_runs_commands() {
+    isolated(async |world| {
+        world.pod("web", json!({"containers": [does("app", "print hello -- serve 8080")], "terminationGracePeriodSeconds": 2})).await;
+        world.ready("web").await;
+        world.logged("web", "app", "serving").await;
+        let tools = kubectls();
+        for tool in &tools {
+            let run = |arguments: &'static str, input: &'static str| {
+                let arguments: Vec<_> = arguments.split(' ').collect();
+                let (world, tool) = (&world, tool.clone());
+                async move { world.kubectl(&tool, &arguments, input).await }
+            };
+            assert_eq!(run("logs web", "").await, (0, "hello\nserving\n".into()), "{tool:?}");
+            assert_eq!(run("logs web --tail=1 -c app", "").await, (0, "serving\n".into()), "{tool:?}");
+            assert_eq!(run("exec web -- /probe print a", "").await, (0, "a\n".into()), "{tool:?}");
+            assert_eq!(
+                run("exec -i web -- /probe echo", "typed\n").await,
+                (0, "echo typed\n".into()),
+                "{tool:?}"
+            );
+            let (code, text) = run("exec web -- /probe exit 3", "").await;
+            assert_eq!(code, 3, "{tool:?}: {text}");
+            let (code, text) = run("exec web -- /nothing", "").await;
+            assert!(code != 0 && text.contains("/nothing"), "{tool:?}: {text}");
+            let (code, text) = run("describe pod web", "").await;
+            assert!(code == 0 && text.contains("Started container app"), "{tool:?}: {text}");
+            let (code, text) = run("get pod web", "").await;
+            assert!(code == 0 && text.contains("1/1     Running   0"), "{tool:?}: {text}");
+        }
+        if let Some(tool) = tools.last() {
+            let follow = world.kubectl(tool, &["logs", "-f", "web"], "");
+            let end = async {
+                world.pods().delete("web", &Default::default()).await.unwrap();
+            };
+            let ((code, text), ()) = tokio::join!(follow, end);
+            assert!(code == 0 && text.ends_with("terminating\n"), "{text}");
+        }
         world
     });
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -27,6 +28,7 @@ use kube::{Api, Client};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -142,6 +144,21 @@ impl World {
                 nix::mount::umount(point).unwrap();
             }
         }
+    }
+
+    /// Runs a kubectl; its exit code and what it printed.
+    pub(crate) async fn kubectl(&self, program: &Path, arguments: &[&str], input: &str) -> (i32, String) {
+        let mut command = tokio::process::Command::new(program);
+        command
+            .args(arguments)
+            .env("KUBECONFIG", self.directory.join("kubeconfig"))
+            .env("HOME", &self.directory);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+        let output = tokio::time::timeout(SOON, child.wait_with_output()).await.unwrap().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap_or(-1), String::from_utf8(text).unwrap())
     }
 
     pub(crate) fn pods(&self) -> Api<Pod> {
@@ -340,6 +357,16 @@ pub(crate) fn isolated<F: Future<Output = World>>(test: impl FnOnce(World) -> F 
     });
 }
 
+/// The versioned kubectl binaries of this machine.
+pub(crate) fn kubectls() -> Vec<PathBuf> {
+    let places = ["/usr/lib/google-cloud-sdk/bin", "/usr/local/bin", "/usr/bin"];
+    let versions = ["1.30", "1.31", "1.32", "1.33"];
+    let paths = versions
+        .iter()
+        .flat_map(|version| places.map(|place| Path::new(place).join(format!("kubectl.{version}"))));
+    paths.filter(|path| path.exists()).collect()
+}
+
 /// Waits for a condition.
 pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let wait = async {
@@ -438,7 +465,11 @@ async fn api_server(
     };
     tokio::spawn(async move { cluster_apiserver::run(config, shutdown).await.unwrap() });
     let admin = authority.issue(&leaf("admin", "system:masters")).unwrap();
-    let client = client(address, authority, &admin.chain_pem, &admin.key_pem).await;
+    let kubeconfig = kubeconfig(address, authority, &admin.chain_pem, &admin.key_pem);
+    let file = serde_json::to_string(&kubeconfig).unwrap();
+    fs::write(directory.join("kubeconfig"), file).unwrap();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+    let client = Client::try_from(config).unwrap();
     eventually("the API server", async || client.apiserver_version().await.is_ok()).await;
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
     eventually("namespace default", async || {
@@ -448,8 +479,8 @@ async fn api_server(
     client
 }
 
-async fn client(address: SocketAddr, authority: &CertificateAuthority, chain: &str, key: &str) -> Client {
-    let kubeconfig = Kubeconfig {
+fn kubeconfig(address: SocketAddr, authority: &CertificateAuthority, chain: &str, key: &str) -> Kubeconfig {
+    Kubeconfig {
         clusters: vec![NamedCluster {
             name: "test".into(),
             other: Default::default(),
@@ -479,9 +510,7 @@ async fn client(address: SocketAddr, authority: &CertificateAuthority, chain: &s
         }],
         current_context: Some("test".into()),
         ..Kubeconfig::default()
-    };
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
-    Client::try_from(config).unwrap()
+    }
 }
 
 /// A `docker save` archive with nothing but the probe.
