@@ -18,6 +18,9 @@ struct Args {
     /// Folder with the built programs.
     #[arg(long)]
     programs: PathBuf,
+    /// Name of the cluster.
+    #[arg(long, default_value = "e2e")]
+    name: String,
     /// Leave the cluster running at the end.
     #[arg(long)]
     keep: bool,
@@ -49,7 +52,7 @@ fn run(args: &Args) -> Result<usize> {
     }
     ensure_isolated()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mesh = Mesh::new(&args.programs)?;
+    let mesh = Mesh::new(&args.programs, &args.name)?;
     mesh.down().context("removing what an earlier run left")?;
     let (mut failed, mut passed) = (Vec::new(), 0);
     for case in all {

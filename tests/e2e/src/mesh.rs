@@ -9,8 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Name of the cluster, and part of all it makes.
-pub const NAME: &str = "e2e";
 /// Port of the API on 127.0.0.1.
 pub const API_PORT: u16 = 16443;
 /// Port of the gateway on 127.0.0.1.
@@ -21,13 +19,15 @@ const KUBECTL_DIRS: [&str; 3] = ["/usr/lib/google-cloud-sdk/bin", "/usr/local/bi
 
 /// The cluster under test.
 pub struct Mesh {
+    /// Name of the cluster, and part of all it makes.
+    pub name: String,
     programs: PathBuf,
     scratch: PathBuf,
 }
 
 impl Mesh {
-    /// Programs are taken from `programs`.
-    pub fn new(programs: &Path) -> Result<Self> {
+    /// Programs are taken from `programs`; `name` keeps runs apart.
+    pub fn new(programs: &Path, name: &str) -> Result<Self> {
         let programs =
             programs.canonicalize().with_context(|| format!("{} does not exist", programs.display()))?;
         for name in ["meshctl", "cluster", "meshd", "sidecar", "bookinfo"] {
@@ -39,13 +39,13 @@ impl Mesh {
         }
         let scratch = std::env::temp_dir().join(format!("mesh-e2e-{}", std::process::id()));
         std::fs::create_dir_all(&scratch)?;
-        Ok(Self { programs, scratch })
+        Ok(Self { name: name.into(), programs, scratch })
     }
 
     /// `meshctl` on this cluster.
     pub fn meshctl_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.programs.join("meshctl"));
-        command.args(args).env("MESH_NAME", NAME).env_remove("KUBECONFIG").stdin(Stdio::null());
+        command.args(args).env("MESH_NAME", &self.name).env_remove("KUBECONFIG").stdin(Stdio::null());
         command
     }
 
@@ -79,7 +79,7 @@ impl Mesh {
 
     /// Runs one kubectl.
     pub fn kubectl_with(&self, program: &Path, args: &[&str], input: &str) -> Result<String> {
-        let kubeconfig = format!("/var/lib/{NAME}/kubeconfig");
+        let kubeconfig = format!("/var/lib/{}/kubeconfig", self.name);
         let mut child = Command::new(program)
             .args(["--kubeconfig", &kubeconfig, "--cache-dir"])
             .arg(self.scratch.join("kubectl-cache"))
@@ -152,7 +152,7 @@ impl Mesh {
                 );
             }
         }
-        let log = std::fs::read_to_string(format!("/var/lib/{NAME}/cluster.log")).unwrap_or_default();
+        let log = std::fs::read_to_string(format!("/var/lib/{}/cluster.log", self.name)).unwrap_or_default();
         let tail: Vec<&str> = log
             .lines()
             .filter(|line| line.contains("WARN") || line.contains("ERROR"))
