@@ -134,7 +134,7 @@ pub async fn an_invalid_file_is_refused_whole(mesh: &Mesh) -> Result<String> {
             ":",
             "total destination weight = 0",
         ),
-        ("spec:\n  hosts: [reviews]\n  htttp: []\n", ":10:", "unknown field"),
+        ("spec:\n  hosts: [reviews]\n  htttp: []\n", ":12:", "unknown field"),
         ("spec:\n  hosts: [reviews\n", ":", ""),
     ];
     for (spec, place, word) in cases {
