@@ -126,7 +126,7 @@ pub async fn an_invalid_file_is_refused_whole(mesh: &Mesh) -> Result<String> {
     let cases = [
         (
             "spec:\n  hosts: [reviews]\n  http:\n  - route:\n    - destination: {host: reviews, subset: v4}\n",
-            ":12:",
+            ":14:",
             "v4",
         ),
         (
