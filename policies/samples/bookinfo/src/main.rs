@@ -1,10 +1,13 @@
 //! The sample application: four small services that call each other, as one static binary.
 //!
 //! `productpage` calls `details` and `reviews`; `reviews` v2 and v3 call `ratings`. Service names, labels, port and API are those that
-//! Istio's routing samples expect, so those files apply unchanged. `traffic` is a client that keeps a steady rate.
+//! Istio's routing samples expect, so those files apply unchanged. `traffic` is a client that keeps a steady rate. `echo` is a service to
+//! try policies on; `get` and `send` are clients for inside pods, where there is no other program.
 
 mod client;
 mod details;
+mod echo;
+mod get;
 mod page;
 mod productpage;
 mod ratings;
@@ -57,6 +60,30 @@ enum Role {
         #[arg(long, default_value_t = 1440, value_parser = clap::value_parser!(u64).range(1..=10080))]
         minutes: u64,
     },
+    /// Does as the path says and remembers requests: /status/CODE, /delay/MS, /flaky/N, /seen?path=P.
+    Echo {
+        /// Name of the pod, told in answers.
+        #[arg(long, env = "POD_NAME", default_value = "")]
+        pod: String,
+        /// Answer everything with this status.
+        #[arg(long)]
+        fail: Option<http::StatusCode>,
+        /// Address on which bytes come back as they are.
+        #[arg(long)]
+        tcp: Option<SocketAddr>,
+    },
+    /// Calls a URL and prints the answers as JSON.
+    Get(get::Get),
+    /// Sends a text over TCP and prints what comes back as JSON.
+    Send {
+        /// Host and port.
+        address: String,
+        /// The text; `\\r` and `\\n` are line ends.
+        text: String,
+        /// End when nothing comes for this many milliseconds.
+        #[arg(long, default_value_t = 2_000)]
+        silence: u64,
+    },
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -77,6 +104,17 @@ async fn main() -> anyhow::Result<()> {
         Role::Ratings => ratings::handler(),
         Role::Traffic { url, rate, minutes } => {
             return traffic::run(url, rate, Duration::from_secs(60 * minutes), shutdown).await;
+        }
+        Role::Echo { pod, fail, tcp } => {
+            return echo::run(echo::Echo::new(pod, fail), args.listen, tcp, shutdown).await;
+        }
+        Role::Get(what) => {
+            get::get(what).await;
+            return Ok(());
+        }
+        Role::Send { address, text, silence } => {
+            get::send(&address, &text, Duration::from_millis(silence)).await;
+            return Ok(());
         }
     };
     let listener =
