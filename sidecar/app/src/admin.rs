@@ -60,11 +60,8 @@ impl Admin {
     /// Everything the proxy was told, keys left out.
     fn config_dump(&self) -> Response<Full<Bytes>> {
         let config = self.life.proxy.shared().config.load();
-        let mut dump = match serde_json::to_value(&*config.snapshot) {
-            Ok(serde_json::Value::Object(dump)) => dump,
-            Ok(_) | Err(_) => {
-                return text(StatusCode::INTERNAL_SERVER_ERROR, "the configuration cannot be shown\n");
-            }
+        let Ok(serde_json::Value::Object(mut dump)) = serde_json::to_value(&*config.snapshot) else {
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "the configuration cannot be shown\n");
         };
         dump.insert("node".to_owned(), json!(self.node_id));
         dump.insert("discovery".to_owned(), json!(self.life.status.view()));

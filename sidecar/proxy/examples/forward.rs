@@ -4,7 +4,7 @@
 //! between them. Each prints the address it listens on.
 
 #[path = "../src/tests/build.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the tests, which use all of it")]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests, which use all of it")]
 mod build;
 
 use std::net::SocketAddr;
@@ -46,14 +46,16 @@ fn backend() -> Result<(), Box<dyn std::error::Error>> {
             stream.set_nodelay(true)?;
             let watch = drain.watch();
             tokio::task::spawn_local(async move {
-                h1::serve(Box::new(stream), Default::default(), Rc::new(Limits::default()), watch, &Backend).await
+                h1::serve(Box::new(stream), Default::default(), Rc::new(Limits::default()), watch, &Backend)
+                    .await
             });
         }
     })
 }
 
 fn proxy(identity: Rotating, snapshot: Snapshot) -> Result<Proxy, Box<dyn std::error::Error>> {
-    let node = Node::new(NodeKind::Sidecar, "sidecar~127.0.0.1~x.y~y.svc", Workload::default(), Vec::new(), "bench");
+    let node =
+        Node::new(NodeKind::Sidecar, "sidecar~127.0.0.1~x.y~y.svc", Workload::default(), Vec::new(), "bench");
     let proxy = Proxy::start(Options { workers: 1, node, identity, metrics: Metrics::default() })?;
     proxy.apply(Arc::new(snapshot));
     Ok(proxy)
@@ -84,16 +86,21 @@ fn identity(authority: &CertificateAuthority) -> Result<Rotating, Box<dyn std::e
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let outbound = |cluster: &str| http_listener("out", Direction::Outbound, manager(routes(vec![route(cluster)]), vec![]), None);
+    let outbound = |cluster: &str| {
+        http_listener("out", Direction::Outbound, manager(routes(vec![route(cluster)]), vec![]), None)
+    };
     let running = match args[..] {
         ["backend"] => return backend(),
-        ["plain", to] => vec![proxy(Rotating::empty(), snapshot(vec![outbound("c")], vec![cluster("c", &[to.parse()?])]))?],
+        ["plain", to] => {
+            vec![proxy(Rotating::empty(), snapshot(vec![outbound("c")], vec![cluster("c", &[to.parse()?])]))?]
+        }
         ["mesh", to, ref rest @ ..] => {
             let protocol = if rest == ["h2"] { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 };
             let authority = CertificateAuthority::generate("mesh", "bench", Duration::from_secs(3600))?;
             let routes_in = manager(routes(vec![route("local")]), vec![]);
             let inner = http_listener("in", Direction::Inbound, routes_in, Some(mesh_tls()));
-            let server = proxy(identity(&authority)?, snapshot(vec![inner], vec![cluster("local", &[to.parse()?])]))?;
+            let server =
+                proxy(identity(&authority)?, snapshot(vec![inner], vec![cluster("local", &[to.parse()?])]))?;
             let name = "spiffe://cluster.local/ns/default/sa/a";
             let upstream = mutual(cluster("c", &[address(&server, "in")]), name, protocol);
             let client = proxy(identity(&authority)?, snapshot(vec![outbound("c")], vec![upstream]))?;

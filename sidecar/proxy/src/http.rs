@@ -19,17 +19,20 @@ mod router;
 mod timed;
 
 use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 
 use bytes::BytesMut;
 use http::{HeaderValue, Request};
 use sidecar_http::{Body, BoxIo, Handler, ParseError, Reply, buffer, h1, h2};
 use sidecar_model::hcm::Codec;
 use sidecar_telemetry::Workload;
-use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
+use tokio_util::io::poll_read_buf;
 
 use crate::config::{ChainPlan, Config, HcmPlan};
 use crate::listen::{Downstream, is_http2};
@@ -87,19 +90,27 @@ async fn choose(
         return Some((io, prefix, http2));
     }
     let limit = plan.limits.idle_timeout;
-    let sniff = async {
+    let sniff = poll_fn(|cx| {
         loop {
             if let Some(http2) = (!prefix.is_empty()).then(|| is_http2(&prefix)).flatten() {
-                return Some(http2);
+                return Poll::Ready(Some(http2));
             }
             if prefix.capacity() == 0 {
                 prefix = buffer::take();
             }
-            if io.read_buf(&mut prefix).await.ok()? == 0 {
-                return None;
+            match poll_read_buf(Pin::new(&mut io), cx, &mut prefix) {
+                Poll::Ready(Ok(bytes)) if bytes > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(None),
+                Poll::Pending => {
+                    // A client that says nothing costs no buffer.
+                    if prefix.is_empty() {
+                        buffer::give(std::mem::take(&mut prefix));
+                    }
+                    return Poll::Pending;
+                }
             }
         }
-    };
+    });
     let http2 = timeout(limit, sniff).await.ok()??;
     Some((io, prefix, http2))
 }

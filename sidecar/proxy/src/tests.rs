@@ -4,6 +4,7 @@ mod app;
 mod basics;
 mod build;
 mod forwarding;
+mod interception;
 mod limits;
 mod policies;
 mod rig;

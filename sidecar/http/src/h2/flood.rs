@@ -10,7 +10,9 @@ use tokio::time::Instant;
 use crate::io::{BoxIo, Prefixed};
 
 /// Control frames within a second, without progress, after which the connection is closed.
-const CONTROL_FRAMES_MAX: u32 = 1000;
+const CONTROL_FRAMES_MAX: u64 = 1000;
+/// A peer that receives may send one control frame more for so many bytes: it must open its window again and again.
+const BYTES_A_FRAME: u64 = 1024;
 /// Bytes of a frame header (RFC 9113, 4.1).
 const HEADER_BYTES: usize = 9;
 const DATA: u8 = 0;
@@ -24,6 +26,7 @@ pub(crate) struct Watched {
     header_length: usize,
     payload_left: usize,
     control: u32,
+    written: u64,
     since: Option<Instant>,
 }
 
@@ -31,7 +34,16 @@ impl Watched {
     /// Follows a peer that sends `preface` bytes before its first frame.
     pub(crate) fn new(io: Prefixed<BoxIo>, preface: usize) -> Self {
         let header = [0; HEADER_BYTES];
-        Self { io, preface_left: preface, header, header_length: 0, payload_left: 0, control: 0, since: None }
+        Self {
+            io,
+            preface_left: preface,
+            header,
+            header_length: 0,
+            payload_left: 0,
+            control: 0,
+            written: 0,
+            since: None,
+        }
     }
 
     /// Whether these bytes keep within the bound.
@@ -62,9 +74,16 @@ impl Watched {
         true
     }
 
+    fn note(&mut self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.written += *bytes as u64;
+        }
+    }
+
     fn count(&mut self, kind: u8) -> bool {
         if kind == HEADERS || (kind == DATA && self.payload_left > 0) {
             self.control = 0;
+            self.written = 0;
             self.since = None;
             return true;
         }
@@ -73,9 +92,10 @@ impl Watched {
         if now.duration_since(since).as_secs() >= 1 {
             self.since = Some(now);
             self.control = 0;
+            self.written = 0;
         }
         self.control += 1;
-        self.control <= CONTROL_FRAMES_MAX
+        u64::from(self.control) <= CONTROL_FRAMES_MAX + self.written / BYTES_A_FRAME
     }
 }
 
@@ -98,7 +118,9 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.note(&polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -106,7 +128,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.note(&polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -162,6 +162,18 @@ fn floods_of_control_frames_close_the_connection() {
 }
 
 #[test]
+fn a_large_transfer_is_no_flood() {
+    run(async {
+        let echo = Echo::default();
+        let (stream, _task) = server(&echo, &Drain::default());
+        let client = Client::connect(Box::new(stream), &Limits::default()).await.unwrap();
+        let body = Body::full("hello ".repeat(20_000_000 / 6));
+        let response = client.send(&request("/"), body, true).await.unwrap();
+        assert!(text(response).await.len() > 19_000_000);
+    });
+}
+
+#[test]
 fn rapid_resets_close_the_connection() {
     let closed = run(async {
         let echo = Echo::default();

@@ -42,6 +42,7 @@ async fn both_sidecars_with_mutual_tls() {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one story, told from both ends")]
 async fn through_both(protocol: UpstreamProtocol, version: &str) {
     let logs = tempfile::tempdir().unwrap();
     let log = logs.path().join("access.log");

@@ -166,7 +166,7 @@ fn the_head_limits_hold_to_the_byte() {
         let mut text = String::from(start);
         while text.len() + 2 < bytes {
             let left = bytes - text.len() - 2;
-            let line = left.min(2000).max(6);
+            let line = left.clamp(6, 2000);
             text.push_str(&format!("x: {}\r\n", "y".repeat(line - 5)));
         }
         text.push_str("\r\n");
