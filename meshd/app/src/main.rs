@@ -4,6 +4,7 @@
 
 mod authority;
 mod config;
+mod figures;
 mod monitoring;
 mod programmed;
 mod secure;
@@ -14,6 +15,7 @@ use anyhow::Context;
 use base_runtime::{TaskGroup, shutdown_on_signals};
 use clap::Parser;
 use config::{Args, Command, Config};
+use figures::Figures;
 use meshd_ca::Ca;
 use meshd_xds::{Metrics, Publisher, Server, Tracker};
 use policies_api::names::ports;
@@ -50,6 +52,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let (publisher, tracker) = (Publisher::default(), Tracker::default());
+    let figures = Figures::register(&mut registry, publisher.clone(), tracker.clone());
     let authenticate = Arc::new(tokens::Reviewer::new(client.clone()));
     let ads = Server::new(publisher.clone(), tracker.clone(), authenticate.clone(), metrics);
     let ca = Ca::new(authority.clone(), authenticate, &config.trust_domain, config.certificate_ttl);
@@ -57,9 +60,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let discovery = listen(ports::DISCOVERY).await?;
     let webhook = listen(ports::WEBHOOK).await?;
     let monitoring = listen(ports::CONTROL_PLANE_METRICS).await?;
-    tasks.spawn("index", index(client.clone(), publisher.clone(), shutdown.clone()));
+    tasks.spawn("index", index(client.clone(), publisher.clone(), figures.clone(), shutdown.clone()));
     tasks.spawn("programmed", programmed::run(client.clone(), publisher.clone(), tracker.clone()));
-    tasks.spawn("webhooks", webhooks::serve(webhook, identity.clone(), config.injection(), shutdown.clone()));
+    let webhooks =
+        webhooks::serve(webhook, identity.clone(), config.injection(), figures, shutdown.clone());
+    tasks.spawn("webhooks", webhooks);
     tasks.spawn("webhook configurations", webhooks::register(client, authority.certificate_pem().to_owned()));
     tasks.spawn("monitoring", monitoring::serve(monitoring, registry, publisher, tracker, shutdown.clone()));
 
@@ -87,8 +92,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn index(client: kube::Client, publisher: Publisher, shutdown: base_runtime::CancellationToken) {
+async fn index(
+    client: kube::Client,
+    publisher: Publisher,
+    figures: Figures,
+    shutdown: base_runtime::CancellationToken,
+) {
     let publish = move |snapshot, change| {
+        figures.published(&change);
         publisher.publish(meshd_xds::Publication { snapshot, change: Arc::new(change) })
     };
     if let Err(error) = meshd_index::run(client, publish, shutdown).await {

@@ -1,9 +1,9 @@
 //! Port 15014: metrics, readiness, and what the control plane knows, as JSON.
 
+use crate::figures;
 use base_runtime::{
     CancellationToken,
     http_server::{Listener, handler, json, serve as serve_http, text},
-    metrics,
 };
 use http::{Method, StatusCode};
 use meshd_xds::{Publisher, Tracker};
@@ -31,7 +31,7 @@ pub(crate) async fn serve(
                     text(StatusCode::SERVICE_UNAVAILABLE, "the cluster has not been read yet")
                 }
                 "/ready" | "/healthz" => text(StatusCode::OK, "ok"),
-                "/metrics" => metrics::response(&registry),
+                "/metrics" => text(StatusCode::OK, figures::text(&registry)),
                 "/debug/syncz" => {
                     let version = publisher.current().map_or(0, |p| p.snapshot.version);
                     json(StatusCode::OK, json!({"version": version, "proxies": tracker.all()}).to_string())

@@ -1,5 +1,6 @@
 //! Port 15017: the API server's admission reviews over TLS, and the webhook configurations that make it ask.
 
+use crate::figures::Figures;
 use base_runtime::{
     CancellationToken,
     http_server::{connection, handler, json as json_response, text},
@@ -33,13 +34,14 @@ pub(crate) async fn serve(
     listener: TcpListener,
     identity: Rotating,
     injection: inject::Config,
+    figures: Figures,
     shutdown: CancellationToken,
 ) {
     let tls = Server::new(&identity, ClientAuth::None, &[b"http/1.1"]);
     let injection = Arc::new(injection);
     let answer = handler(move |request| {
-        let injection = injection.clone();
-        async move { answer(request, &injection).await }
+        let (injection, figures) = (injection.clone(), figures.clone());
+        async move { answer(request, &injection, &figures).await }
     });
     loop {
         let tcp = match listener.accept().await {
@@ -64,7 +66,11 @@ pub(crate) async fn serve(
     }
 }
 
-async fn answer(request: Request<Incoming>, injection: &inject::Config) -> Response<Full<Bytes>> {
+async fn answer(
+    request: Request<Incoming>,
+    injection: &inject::Config,
+    figures: &Figures,
+) -> Response<Full<Bytes>> {
     if request.method() != Method::POST {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only POST");
     }
@@ -78,8 +84,16 @@ async fn answer(request: Request<Incoming>, injection: &inject::Config) -> Respo
         Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
     };
     let answer = match path.as_str() {
-        "/inject" => inject::pod(injection, &review.namespace, &review.object),
-        "/validate" => meshd_webhook::validate::object(&review),
+        "/inject" => {
+            let answer = inject::pod(injection, &review.namespace, &review.object);
+            figures.injection(&answer);
+            answer
+        }
+        "/validate" => {
+            let answer = meshd_webhook::validate::object(&review);
+            figures.validation(&answer);
+            answer
+        }
         _ => return text(StatusCode::NOT_FOUND, "not found"),
     };
     json_response(StatusCode::OK, review.answer(&answer).to_string())

@@ -45,6 +45,16 @@ impl Metrics {
                 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 3.0, 5.0, 10.0, 30.0,
             ]),
         };
+        // A refusal must show as a step from 0, not as a series that begins with 1.
+        for kind in [
+            ResourceType::Cluster,
+            ResourceType::Endpoint,
+            ResourceType::Listener,
+            ResourceType::Route,
+            ResourceType::Secret,
+        ] {
+            metrics.rejects.get_or_create(&Self::label(kind));
+        }
         registry.register(
             "pilot_xds",
             "Number of endpoints connected to this pilot using XDS",
