@@ -25,7 +25,7 @@ grep -E '^test result|FAILED|panicked at|^error' "$log" || true
 echo "== end to end"
 programs="$target/programs"
 mkdir -p "$programs"
-for name in meshctl meshd sidecar cluster bookinfo; do strip -o "$programs/$name" "$target/$name"; done
+for name in meshctl meshd sidecar cluster container-shim bookinfo; do strip -o "$programs/$name" "$target/$name"; done
 alone "$target/e2e" --programs "$programs" 2>&1 | tee -a "$log"
 grep -q '^test result: ok' "$log" || status=1
 tail -n 1 "$log" | grep -q '^test result: ok' || status=1

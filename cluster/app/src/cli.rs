@@ -18,9 +18,6 @@ pub(crate) enum Command {
     Run(Run),
     /// Stop the cluster if it runs and delete everything of it: pods, namespaces, mounts, cgroups, files.
     Down(Place),
-    /// Parent of one container; started by the runtime.
-    #[command(hide = true)]
-    Shim,
     /// Print the version.
     Version,
 }

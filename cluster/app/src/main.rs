@@ -1,4 +1,4 @@
-//! The `cluster` binary: a Kubernetes-compatible cluster of several nodes in one process, and the parent process of each container.
+//! The `cluster` binary: a Kubernetes-compatible cluster of several nodes in one process.
 
 mod cli;
 mod control;
@@ -22,15 +22,9 @@ use cli::{Cli, Command};
 pub(crate) const KUBERNETES_VERSION: &str = concat!("v1.33.4+mesh.", env!("CARGO_PKG_VERSION"));
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    // The container helper must run before anything has started a thread, so this comes before all else.
-    if arguments.next().as_deref() == Some("shim") {
-        cluster_containers::shim_main(arguments.collect());
-    }
     let done = match Cli::parse().command {
         Command::Run(run) => run::run(run),
         Command::Down(place) => down::down(&place),
-        Command::Shim => unreachable_shim(),
         Command::Version => {
             println!("cluster {} (Kubernetes API {KUBERNETES_VERSION})", env!("CARGO_PKG_VERSION"));
             Ok(())
@@ -43,9 +37,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// `shim` was handled before the command line was parsed; only an option in front of it leads here.
-fn unreachable_shim() -> anyhow::Result<()> {
-    anyhow::bail!("`shim` takes no options before it; the container runtime starts it")
 }

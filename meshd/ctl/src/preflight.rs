@@ -28,7 +28,7 @@ pub async fn check(place: &Place, api_port: u16, ingress_port: u16) -> Outcome<S
     if !filesystems.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay") {
         return Err(Failure::new(Exit::Failed, "the kernel has no overlayfs").fix("modprobe overlay"));
     }
-    for name in ["cluster", "meshd", "sidecar"] {
+    for name in ["cluster", "container-shim", "meshd", "sidecar"] {
         program(name)?;
     }
     if control::status(&place.socket()).await?.is_none() {

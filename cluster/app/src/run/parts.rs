@@ -105,6 +105,14 @@ impl Shared {
     }
 }
 
+/// The program that becomes each container's parent; it stands beside this one.
+fn shim() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot find this program's file")?;
+    let path = own.with_file_name("container-shim");
+    anyhow::ensure!(path.is_file(), "{} is missing; it is built with this program", path.display());
+    Ok(path)
+}
+
 /// Where a node's containers are kept.
 pub(crate) fn runtime_config(options: &cli::Run, node: &str) -> Result<RuntimeConfig> {
     let place = &options.place;
@@ -112,8 +120,8 @@ pub(crate) fn runtime_config(options: &cli::Run, node: &str) -> Result<RuntimeCo
         data_dir: place.data_dir.clone(),
         run_dir: place.run_dir.clone(),
         cgroup_parent: format!("{}/{node}", crate::down::cgroup(&place.name)),
-        shim: std::env::current_exe().context("cannot find this program's file")?,
-        shim_args: vec!["shim".into()],
+        shim: shim()?,
+        shim_args: Vec::new(),
     })
 }
 
