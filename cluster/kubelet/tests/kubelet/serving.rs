@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use base_tls::{Client as TlsClient, Rotating, ServerCheck};
 use bytes::Bytes;
-use futures::AsyncBufReadExt;
+use futures::AsyncBufReadExt as _;
 use futures::SinkExt;
 use futures::TryStreamExt;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use kube::api::{AttachParams, LogParams};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt, AsyncWriteExt};
 
 use crate::world::{World, does, isolated, kubectls};
 
@@ -174,12 +174,20 @@ fn every_kubectl_reads_logs_and_runs_commands() {
             assert!(code == 0 && text.contains("1/1     Running   0"), "{tool:?}: {text}");
         }
         if let Some(tool) = tools.last() {
-            let follow = world.kubectl(tool, &["logs", "-f", "web"], "");
-            let end = async {
-                world.pods().delete("web", &Default::default()).await.unwrap();
+            let mut follow = world.start_kubectl(tool, &["logs", "-f", "web"]);
+            let mut lines = tokio::io::BufReader::new(follow.stdout.take().unwrap()).lines();
+            let seen = tokio::time::timeout(Duration::from_secs(10), lines.next_line()).await.unwrap();
+            assert_eq!(seen.unwrap().as_deref(), Some("hello"));
+            world.pods().delete("web", &Default::default()).await.unwrap();
+            let rest = async {
+                let mut last = None;
+                while let Some(line) = lines.next_line().await.unwrap() {
+                    last = Some(line);
+                }
+                (last, follow.wait().await.unwrap().code())
             };
-            let ((code, text), ()) = tokio::join!(follow, end);
-            assert!(code == 0 && text.ends_with("terminating\n"), "{text}");
+            let ended = tokio::time::timeout(Duration::from_secs(10), rest).await.unwrap();
+            assert_eq!(ended, (Some("terminating".to_owned()), Some(0)));
         }
         world
     });

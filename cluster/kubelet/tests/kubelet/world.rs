@@ -32,6 +32,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub(crate) const PROBE: &str = env!("CARGO_BIN_EXE_kubelet-probe");
 pub(crate) const IMAGE: &str = "mesh.test/probe:1";
@@ -46,7 +47,8 @@ pub(crate) struct World {
     runtime_config: RuntimeConfig,
     authority: CertificateAuthority,
     kubelet: Option<(CancellationToken, JoinHandle<()>)>,
-    api: CancellationToken,
+    root: CancellationToken,
+    tasks: TaskTracker,
 }
 
 /// Dials kubelets and pods from the fabric.
@@ -79,10 +81,10 @@ impl World {
         };
         let runtime = Runtime::open(runtime_config.clone()).await.unwrap();
         runtime.images().load(io::Cursor::new(probe_image())).await.unwrap();
-        let api = CancellationToken::new();
-        let client = api_server(&directory, &fabric, &authority, api.clone()).await;
+        let (root, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let client = api_server(&directory, &fabric, &authority, root.clone()).await;
         let mut world =
-            Self { client, directory, name, fabric, runtime_config, authority, kubelet: None, api };
+            Self { client, directory, name, fabric, runtime_config, authority, kubelet: None, root, tasks };
         world.account("default").await;
         world.start_kubelet().await;
         (temporary, world)
@@ -117,9 +119,9 @@ impl World {
             capacity: BTreeMap::new(),
             version: "v1.34.0+test".into(),
         };
-        let token = CancellationToken::new();
+        let token = self.root.child_token();
         let run = cluster_kubelet::run(config, self.client.clone(), token.clone());
-        let task = tokio::spawn(async move { run.await.unwrap() });
+        let task = self.tasks.spawn(async move { run.await.unwrap() });
         self.kubelet = Some((token, task));
     }
 
@@ -144,6 +146,17 @@ impl World {
                 nix::mount::umount(point).unwrap();
             }
         }
+    }
+
+    /// Starts a kubectl with pipes.
+    pub(crate) fn start_kubectl(&self, program: &Path, arguments: &[&str]) -> tokio::process::Child {
+        let mut command = tokio::process::Command::new(program);
+        command
+            .args(arguments)
+            .env("KUBECONFIG", self.directory.join("kubeconfig"))
+            .env("HOME", &self.directory);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.spawn().unwrap()
     }
 
     /// Runs a kubectl; its exit code and what it printed.
@@ -295,11 +308,15 @@ impl World {
         if self.kubelet.is_some() {
             self.stop_kubelet().await;
         }
-        self.api.cancel();
     }
 
     fn traces(&self) -> Traces {
-        Traces { name: self.name.clone(), runtime: self.runtime_config.clone() }
+        Traces {
+            name: self.name.clone(),
+            runtime: self.runtime_config.clone(),
+            root: self.root.clone(),
+            tasks: self.tasks.clone(),
+        }
     }
 }
 
@@ -307,10 +324,16 @@ impl World {
 struct Traces {
     name: String,
     runtime: RuntimeConfig,
+    root: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl Traces {
     async fn clear(self) {
+        // A kubelet that still ran would start again what is removed here.
+        self.root.cancel();
+        self.tasks.close();
+        tokio::time::timeout(SOON, self.tasks.wait()).await.unwrap();
         let runtime = Runtime::open(self.runtime.clone()).await.unwrap();
         for sandbox in runtime.list_sandboxes().await.unwrap() {
             runtime.remove_sandbox(&sandbox.spec.uid).await.unwrap();
