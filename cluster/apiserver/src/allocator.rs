@@ -116,7 +116,12 @@ impl Claim {
     ///
     /// # Errors
     /// 422 for addresses and ports that are taken, out of range, or may not change.
-    pub(crate) fn take(api: &Arc<Api>, kind: &Kind, object: &mut Value, old: Option<&Value>) -> ApiResult<Self> {
+    pub(crate) fn take(
+        api: &Arc<Api>,
+        kind: &Kind,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> ApiResult<Self> {
         if !kind.is("", "services") {
             return Ok(Self::default());
         }
@@ -153,7 +158,9 @@ impl Claim {
             let Some(api) = self.api.clone() else { return Ok(()) };
             let mut taken = api.allocator.0.lock();
             let address = if wanted.is_empty() {
-                taken.free_address().ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?
+                taken
+                    .free_address()
+                    .ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?
             } else {
                 asked_address(kind, object, &wanted, &taken)?
             };
@@ -192,11 +199,19 @@ impl Claim {
                     };
                     let key = (number, protocol.clone());
                     if !mine.contains(&key) && taken.ports.contains_key(&key) {
-                        return Err(invalid(kind, object, &field, &json!(number), "provided port is already allocated"));
+                        return Err(invalid(
+                            kind,
+                            object,
+                            &field,
+                            &json!(number),
+                            "provided port is already allocated",
+                        ));
                     }
                     number
                 }
-                None => taken.free_port(&protocol).ok_or_else(|| ApiError::internal("no node port is free"))?,
+                None => {
+                    taken.free_port(&protocol).ok_or_else(|| ApiError::internal("no node port is free"))?
+                }
             };
             let key = (number, protocol);
             if !mine.contains(&key) {
@@ -226,7 +241,9 @@ impl Claim {
 
 /// The node port that the same port had before.
 fn kept(old: Option<&Value>, port: &Value) -> Option<i64> {
-    let old = items(old?, "/spec/ports").iter().find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"])?;
+    let old = items(old?, "/spec/ports")
+        .iter()
+        .find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"])?;
     integer(old, "/nodePort")
 }
 
@@ -238,7 +255,9 @@ fn asked_address(kind: &Kind, object: &Value, wanted: &str, taken: &Taken) -> Ap
     let address: Ipv4Addr = wanted.parse().map_err(|_| refuse("not an address"))?;
     let offset = u32::from(address).wrapping_sub(BASE);
     if offset == 0 || offset >= SIZE - 1 {
-        return Err(refuse("the provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/16"));
+        return Err(refuse(
+            "the provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/16",
+        ));
     }
     if taken.addresses.contains_key(&address) {
         return Err(refuse("provided IP is already allocated"));

@@ -66,7 +66,8 @@ fn read(ctx: &Context, kind: &Kind) -> ApiResult<Value> {
         ));
     }
     let parsed = parse::json(&ctx.body).or_else(|_| parse::yaml(&ctx.body));
-    let mut config = parsed.map_err(|why| ApiError::bad_request(format!("error decoding YAML: {why}")))?.value;
+    let mut config =
+        parsed.map_err(|why| ApiError::bad_request(format!("error decoding YAML: {why}")))?.value;
     if !config.is_object() {
         return Err(ApiError::bad_request("error decoding YAML: the body must be an object"));
     }
@@ -148,9 +149,14 @@ fn merge_into(ctx: &Context, kind: &Kind, live: &Value, config: &Value, force: b
     if !conflicts.is_empty() {
         return Err(conflict_error(kind, &ctx.info.name, &conflicts));
     }
-    let previous = managers.0.iter().find(|other| other.is_same(&mine)).map(|m| m.fields.clone()).unwrap_or_default();
+    let previous =
+        managers.0.iter().find(|other| other.is_same(&mine)).map(|m| m.fields.clone()).unwrap_or_default();
     let dropped = previous.difference(wanted);
-    let kept = managers.0.iter().filter(|other| !other.is_same(&mine)).fold(wanted.clone(), |all, m| all.union(&m.fields));
+    let kept = managers
+        .0
+        .iter()
+        .filter(|other| !other.is_same(&mine))
+        .fold(wanted.clone(), |all, m| all.union(&m.fields));
     merge::remove(&mut merged, &dropped, &kept, &nav);
     managers.replace(mine);
     // What is gone is owned by nobody.
@@ -167,7 +173,8 @@ fn merge_into(ctx: &Context, kind: &Kind, live: &Value, config: &Value, force: b
 
 fn conflict_error(kind: &Kind, name: &str, conflicts: &[(String, String)]) -> ApiError {
     let plural = if conflicts.len() == 1 { "conflict" } else { "conflicts" };
-    let mut lines: Vec<String> = conflicts.iter().map(|(who, path)| format!("conflict with {who}: {path}")).collect();
+    let mut lines: Vec<String> =
+        conflicts.iter().map(|(who, path)| format!("conflict with {who}: {path}")).collect();
     lines.dedup();
     let message = if let [one] = lines.as_slice() {
         format!("Apply failed with 1 conflict: {one}")
@@ -175,5 +182,7 @@ fn conflict_error(kind: &Kind, name: &str, conflicts: &[(String, String)]) -> Ap
         format!("Apply failed with {} {plural}: {}", conflicts.len(), lines.join("\n"))
     };
     let error = ApiError::new(StatusCode::CONFLICT, "Conflict", message).about(kind, name);
-    conflicts.iter().fold(error, |error, (who, path)| error.cause("FieldManagerConflict", &format!("conflict with {who}"), path))
+    conflicts.iter().fold(error, |error, (who, path)| {
+        error.cause("FieldManagerConflict", &format!("conflict with {who}"), path)
+    })
 }

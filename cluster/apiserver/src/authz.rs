@@ -70,7 +70,10 @@ fn refusal(user: &User, question: &Question<'_>) -> ApiError {
     } else {
         format!("in the namespace {:?}", question.namespace)
     };
-    let why = format!("User {name:?} cannot {verb} resource {resource:?} in API group {:?} {scope}", question.group);
+    let why = format!(
+        "User {name:?} cannot {verb} resource {resource:?} in API group {:?} {scope}",
+        question.group
+    );
     let subject = GroupResource::new(question.group.to_owned(), question.resource.to_owned());
     Status::forbidden(&subject, question.name, &why).into()
 }
@@ -86,8 +89,12 @@ pub(crate) fn rules_in(role: &serde_json::Value) -> Vec<rules::Rule> {
 /// 403 when it may not, 400 for groups without a user.
 pub(crate) fn impersonate(api: &Api, user: Arc<User>, headers: &HeaderMap) -> ApiResult<Arc<User>> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let groups: Vec<String> =
-        headers.get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect();
+    let groups: Vec<String> = headers
+        .get_all("impersonate-group")
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .map(str::to_owned)
+        .collect();
     let Some(wanted) = text("impersonate-user") else {
         if groups.is_empty() {
             return Ok(user);
@@ -95,7 +102,8 @@ pub(crate) fn impersonate(api: &Api, user: Arc<User>, headers: &HeaderMap) -> Ap
         return Err(ApiError::bad_request("requested groups without impersonating a user"));
     };
     let ask = |group: &str, resource: &str, namespace: &str, name: &str| {
-        let question = Question { verb: "impersonate", group, resource, namespace, name, ..Question::default() };
+        let question =
+            Question { verb: "impersonate", group, resource, namespace, name, ..Question::default() };
         if allowed(api, &user, &question) { Ok(()) } else { Err(refusal(&user, &question)) }
     };
     let mut becomes = User { name: wanted, groups, ..User::default() };
@@ -109,7 +117,8 @@ pub(crate) fn impersonate(api: &Api, user: Arc<User>, headers: &HeaderMap) -> Ap
     if becomes.groups.is_empty()
         && let Some((namespace, _)) = becomes.service_account()
     {
-        becomes.groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        becomes.groups =
+            vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
     }
     if becomes.name != "system:anonymous" && !becomes.is_in("system:authenticated") {
         becomes.groups.push("system:authenticated".to_owned());

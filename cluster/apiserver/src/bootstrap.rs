@@ -29,7 +29,8 @@ pub(crate) async fn run(api: &Arc<Api>) -> Result<(), Error> {
     for (resource, object) in authz::bootstrap_objects() {
         ensure(api, "rbac.authorization.k8s.io", "v1", resource, object).await?;
     }
-    for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)] {
+    for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)]
+    {
         let class = json!({"metadata": {"name": name}, "value": value, "globalDefault": false,
             "preemptionPolicy": "PreemptLowerPriority",
             "description": "Used for system critical pods that must not be moved from their current place."});
@@ -72,7 +73,13 @@ fn kind_of(api: &Api, group: &str, version: &str, resource: &str) -> Result<Arc<
     })
 }
 
-async fn ensure(api: &Arc<Api>, group: &str, version: &str, resource: &str, mut object: Value) -> Result<(), Error> {
+async fn ensure(
+    api: &Arc<Api>,
+    group: &str,
+    version: &str,
+    resource: &str,
+    mut object: Value,
+) -> Result<(), Error> {
     let kind = kind_of(api, group, version, resource)?;
     complete(&kind, &mut object);
     let (namespace, name) = (object::namespace(&object).to_owned(), object::name(&object).to_owned());
@@ -84,7 +91,13 @@ async fn ensure(api: &Arc<Api>, group: &str, version: &str, resource: &str, mut 
 }
 
 /// Creates an object, or sets these of its fields: the server's address may have changed.
-async fn replace(api: &Arc<Api>, group: &str, resource: &str, wanted: Value, fields: &[&str]) -> Result<(), Error> {
+async fn replace(
+    api: &Arc<Api>,
+    group: &str,
+    resource: &str,
+    wanted: Value,
+    fields: &[&str],
+) -> Result<(), Error> {
     let kind = kind_of(api, group, "v1", resource)?;
     let (namespace, name) = (object::namespace(&wanted).to_owned(), object::name(&wanted).to_owned());
     let key = kind.key(&namespace, &name);

@@ -108,7 +108,8 @@ impl Context {
         if let Some(manager) = self.query.get("fieldManager") {
             return manager.chars().take(128).collect();
         }
-        let agent = self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let agent =
+            self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let program = agent.split('/').next().unwrap_or_default();
         if program.is_empty() { "unknown".to_owned() } else { program.chars().take(128).collect() }
     }

@@ -76,7 +76,10 @@ impl CustomVersion {
         let preserve = object["spec"]["preserveUnknownFields"] == true;
         let version = items(&object, "/spec/versions").iter().find(|v| v["name"] == self.version.as_str());
         let schema = version.and_then(|v| v.pointer("/schema/openAPIV3Schema")).cloned();
-        (schema.unwrap_or_else(|| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})), preserve)
+        (
+            schema.unwrap_or_else(|| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})),
+            preserve,
+        )
     }
 
     fn compiled(&self) -> &Compiled {
@@ -152,7 +155,8 @@ impl std::fmt::Debug for CustomVersion {
 /// For tests: a version with this schema.
 #[cfg(test)]
 fn version_with(schema: &Value) -> CustomVersion {
-    let version = json!({"name": "v1", "storage": true, "served": true, "schema": {"openAPIV3Schema": schema}});
+    let version =
+        json!({"name": "v1", "storage": true, "served": true, "schema": {"openAPIV3Schema": schema}});
     let object = json!({"spec": {"versions": [version]}});
     CustomVersion::new(&Bytes::from(object.to_string()), &object, &version, 1)
 }

@@ -16,7 +16,10 @@ use crate::{
 fn aggregated(ctx: &Context) -> Option<&'static str> {
     clauses(&ctx.headers).iter().find_map(|(media, parameters)| {
         let is = |key: &str, value: &str| parameters.iter().any(|(k, v)| k == key && v == value);
-        if media != "application/json" || !is("g", "apidiscovery.k8s.io") || !is("as", "APIGroupDiscoveryList") {
+        if media != "application/json"
+            || !is("g", "apidiscovery.k8s.io")
+            || !is("as", "APIGroupDiscoveryList")
+        {
             return None;
         }
         ["v2", "v2beta1"].into_iter().find(|version| is("v", version))

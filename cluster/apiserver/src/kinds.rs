@@ -77,7 +77,11 @@ pub(crate) struct KindTable {
 impl Kind {
     /// `group/version`, or `version` in the core group.
     pub(crate) fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_string()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     pub(crate) fn group_resource(&self) -> GroupResource {

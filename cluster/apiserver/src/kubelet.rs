@@ -40,16 +40,21 @@ struct Located {
 fn locate(ctx: &Context) -> ApiResult<Located> {
     let kind = ctx.kind()?;
     let pod_name = &ctx.info.name;
-    let pod = lookup(&ctx.api, "pods", &ctx.info.namespace, pod_name).ok_or_else(|| ApiError::not_found(&kind, pod_name))?;
+    let pod = lookup(&ctx.api, "pods", &ctx.info.namespace, pod_name)
+        .ok_or_else(|| ApiError::not_found(&kind, pod_name))?;
     let node_name = text(&pod, "/spec/nodeName");
     if node_name.is_empty() {
         return Err(ApiError::bad_request(format!("pod {pod_name} does not have a host assigned")));
     }
     let node = lookup(&ctx.api, "nodes", "", node_name)
         .ok_or_else(|| ApiError::internal(format!("node {node_name:?} of pod {pod_name:?} is gone")))?;
-    let ip = items(&node, "/status/addresses").iter().find(|a| a["type"] == "InternalIP").map_or("", |a| text(a, "/address"));
+    let ip = items(&node, "/status/addresses")
+        .iter()
+        .find(|a| a["type"] == "InternalIP")
+        .map_or("", |a| text(a, "/address"));
     let ip = ip.parse().map_err(|_| ApiError::internal(format!("node {node_name:?} has no InternalIP")))?;
-    let port = integer(&node, "/status/daemonEndpoints/kubeletEndpoint/Port").and_then(|p| u16::try_from(p).ok());
+    let port =
+        integer(&node, "/status/daemonEndpoints/kubeletEndpoint/Port").and_then(|p| u16::try_from(p).ok());
     Ok(Located { pod, address: SocketAddr::new(ip, port.filter(|p| *p > 0).unwrap_or(10250)) })
 }
 
@@ -58,9 +63,13 @@ fn container(ctx: &Context, pod: &Value) -> ApiResult<String> {
     let names = |list: &str| items(pod, list).iter().map(|c| text(c, "/name").to_owned()).collect::<Vec<_>>();
     let (main, init) = (names("/spec/containers"), names("/spec/initContainers"));
     if let Some(wanted) = ctx.query.get("container") {
-        let known = main.iter().chain(&init).any(|c| c == wanted) || names("/spec/ephemeralContainers").iter().any(|c| c == wanted);
+        let known = main.iter().chain(&init).any(|c| c == wanted)
+            || names("/spec/ephemeralContainers").iter().any(|c| c == wanted);
         if !known {
-            return Err(ApiError::bad_request(format!("container {wanted} is not valid for pod {}", name(pod))));
+            return Err(ApiError::bad_request(format!(
+                "container {wanted} is not valid for pod {}",
+                name(pod)
+            )));
         }
         return Ok(wanted.to_owned());
     }
@@ -71,7 +80,11 @@ fn container(ctx: &Context, pod: &Value) -> ApiResult<String> {
     match main.as_slice() {
         [only] => Ok(only.clone()),
         _ => {
-            let init = if init.is_empty() { String::new() } else { format!(" or one of the init containers: [{}]", init.join(" ")) };
+            let init = if init.is_empty() {
+                String::new()
+            } else {
+                format!(" or one of the init containers: [{}]", init.join(" "))
+            };
             Err(ApiError::bad_request(format!(
                 "a container name must be specified for pod {}, choose one of: [{}]{init}",
                 name(pod),
@@ -83,7 +96,8 @@ fn container(ctx: &Context, pod: &Value) -> ApiResult<String> {
 
 /// The request's query without the parameter that became part of the path.
 fn query_without(raw: &str, dropped: &str) -> String {
-    let kept: Vec<&str> = raw.split('&').filter(|p| !p.is_empty() && p.split('=').next() != Some(dropped)).collect();
+    let kept: Vec<&str> =
+        raw.split('&').filter(|p| !p.is_empty() && p.split('=').next() != Some(dropped)).collect();
     kept.join("&")
 }
 
@@ -96,23 +110,28 @@ pub(crate) async fn logs(ctx: &Context) -> ApiResult<Reply> {
     let container = container(ctx, &located.pod)?;
     let query = query_without(&ctx.raw_query, "container");
     let path = format!("/containerLogs/{}/{}/{container}?{query}", ctx.info.namespace, ctx.info.name);
-    let request = Request::get(path).header(header::HOST, located.address.to_string()).body(Empty::<Bytes>::new());
+    let request =
+        Request::get(path).header(header::HOST, located.address.to_string()).body(Empty::<Bytes>::new());
     let request = request.map_err(|error| ApiError::bad_request(error.to_string()))?;
     let io = dial(ctx, located.address).await?;
-    let (mut sender, connection) = http1::handshake(io).await.map_err(|error| ApiError::internal(error.to_string()))?;
+    let (mut sender, connection) =
+        http1::handshake(io).await.map_err(|error| ApiError::internal(error.to_string()))?;
     let shutdown = ctx.api.shutdown.clone();
     ctx.api.tasks.spawn(shutdown.run_until_cancelled_owned(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "Log connection ended");
         }
     }));
-    let response = sender.send_request(request).await.map_err(|error| ApiError::internal(error.to_string()))?;
+    let response =
+        sender.send_request(request).await.map_err(|error| ApiError::internal(error.to_string()))?;
     let (parts, body) = response.into_parts();
     if parts.status != StatusCode::OK {
         let text = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         return Err(ApiError::bad_request(String::from_utf8_lossy(&text).trim().to_owned()));
     }
-    let body = StreamBody::new(body.into_data_stream().map_ok(hyper::body::Frame::data).map_err(std::io::Error::other));
+    let body = StreamBody::new(
+        body.into_data_stream().map_ok(hyper::body::Frame::data).map_err(std::io::Error::other),
+    );
     let mut response = Response::new(body.boxed_unsync());
     let plain = HeaderValue::from_static("text/plain");
     let kind = parts.headers.get(header::CONTENT_TYPE).cloned().unwrap_or(plain);
@@ -120,7 +139,10 @@ pub(crate) async fn logs(ctx: &Context) -> ApiResult<Reply> {
     Ok(Reply::raw(response))
 }
 
-async fn dial(ctx: &Context, address: SocketAddr) -> ApiResult<TokioIo<base_tls::TlsStream<tokio::net::TcpStream>>> {
+async fn dial(
+    ctx: &Context,
+    address: SocketAddr,
+) -> ApiResult<TokioIo<base_tls::TlsStream<tokio::net::TcpStream>>> {
     let server_name = address.ip().to_string();
     let work = outbound::connect(&ctx.api, &ctx.api.kubelet_client, address, &server_name);
     match tokio::time::timeout(CONNECT_TIMEOUT, work).await {
@@ -146,11 +168,14 @@ pub(crate) async fn connect(ctx: &Context, mut request: Request<Incoming>) -> Ap
     };
     admission::validate(ctx, &attributes, &Value::Null, None).await?;
     if !request.headers().contains_key(header::UPGRADE) {
-        return Err(ApiError::bad_request("you must specify at least 1 of stdin, stdout, stderr and upgrade the connection"));
+        return Err(ApiError::bad_request(
+            "you must specify at least 1 of stdin, stdout, stderr and upgrade the connection",
+        ));
     }
     let path = kubelet_path(ctx, &located.pod)?;
     let io = dial(ctx, located.address).await?;
-    let (mut sender, connection) = http1::handshake(io).await.map_err(|error| ApiError::internal(error.to_string()))?;
+    let (mut sender, connection) =
+        http1::handshake(io).await.map_err(|error| ApiError::internal(error.to_string()))?;
     ctx.api.tasks.spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "Kubelet connection ended");
@@ -164,7 +189,8 @@ pub(crate) async fn connect(ctx: &Context, mut request: Request<Incoming>) -> Ap
     }
     let forwarded = forwarded.header(header::HOST, located.address.to_string()).body(Empty::<Bytes>::new());
     let forwarded = forwarded.map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let response = sender.send_request(forwarded).await.map_err(|error| ApiError::internal(error.to_string()))?;
+    let response =
+        sender.send_request(forwarded).await.map_err(|error| ApiError::internal(error.to_string()))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return refused(response).await;
     }
@@ -215,7 +241,11 @@ async fn refused(response: Response<Incoming>) -> ApiResult<Reply> {
 }
 
 /// Copies both ways until either side ends or the server stops.
-async fn pipe(client: hyper::upgrade::OnUpgrade, kubelet: hyper::upgrade::OnUpgrade, api: Arc<crate::api::Api>) {
+async fn pipe(
+    client: hyper::upgrade::OnUpgrade,
+    kubelet: hyper::upgrade::OnUpgrade,
+    api: Arc<crate::api::Api>,
+) {
     let (client, kubelet) = match tokio::try_join!(client, kubelet) {
         Ok(both) => both,
         Err(error) => return tracing::debug!(%error, "Upgrade failed"),

@@ -91,7 +91,9 @@ pub(crate) fn negotiate(headers: &HeaderMap, transforms: bool) -> ApiResult<Acce
         let form = match (parameter("as"), parameter("g")) {
             (None, _) => Form::Whole,
             (Some("Table"), Some("meta.k8s.io")) if transforms => Form::Table,
-            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io")) if transforms => {
+            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io"))
+                if transforms =>
+            {
                 Form::Metadata
             }
             _ => continue,
@@ -107,7 +109,8 @@ pub(crate) fn negotiate(headers: &HeaderMap, transforms: bool) -> ApiResult<Acce
 
 /// The kind of a request's body.
 pub(crate) fn body_type(headers: &HeaderMap) -> BodyType {
-    let value = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
+    let value =
+        headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
     match value.split(';').next().unwrap_or_default().trim() {
         "" | "application/json" => BodyType::Json,
         "application/yaml" => BodyType::Yaml,

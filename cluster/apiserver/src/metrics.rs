@@ -4,12 +4,7 @@ use std::time::Duration;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::Histogram,
-    },
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -46,7 +41,8 @@ pub(crate) struct OpenWatch(Gauge);
 
 impl Default for Metrics {
     fn default() -> Self {
-        let buckets = || Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0]);
+        let buckets =
+            || Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0]);
         let (requests, watches) = (Family::default(), Gauge::default());
         let durations = Family::new_with_constructor(buckets as fn() -> Histogram);
         let mut registry = Registry::with_prefix("apiserver");
@@ -61,7 +57,8 @@ impl Metrics {
     /// Counts a finished request; `served` says whether its resource exists.
     pub(crate) fn finished(&self, info: &RequestInfo, served: bool, code: u16, took: Duration) {
         let known = |text: &str| if served { text.to_owned() } else { String::new() };
-        let labels = Labels { verb: info.verb, group: known(&info.group), resource: known(&info.resource), code };
+        let labels =
+            Labels { verb: info.verb, group: known(&info.group), resource: known(&info.resource), code };
         self.requests.get_or_create(&labels).inc();
         self.durations.get_or_create(&Verb { verb: info.verb }).observe(took.as_secs_f64());
     }

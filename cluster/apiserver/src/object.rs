@@ -78,7 +78,13 @@ pub(crate) fn default(object: &mut Value, key: &str, value: Value) {
 }
 
 /// Sets a condition of an object's status; returns whether anything changed.
-pub(crate) fn set_condition(object: &mut Value, kind: &str, status: &str, reason: &str, message: &str) -> bool {
+pub(crate) fn set_condition(
+    object: &mut Value,
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+) -> bool {
     let condition = Condition { kind, status, reason, message, observed_generation: None };
     condition::set(object, condition, jiff::Timestamp::now())
 }
@@ -134,7 +140,10 @@ pub(crate) fn encode(object: &Value) -> ApiResult<Bytes> {
     Ok(Bytes::from(out))
 }
 
-fn write_fields<'a>(out: &mut Vec<u8>, fields: impl Iterator<Item = (&'a String, &'a Value)>) -> ApiResult<bool> {
+fn write_fields<'a>(
+    out: &mut Vec<u8>,
+    fields: impl Iterator<Item = (&'a String, &'a Value)>,
+) -> ApiResult<bool> {
     let mut wrote = false;
     let failed = |error: serde_json::Error| ApiError::internal(error.to_string());
     for (key, value) in fields {
@@ -173,8 +182,8 @@ pub(crate) fn decode(kv: &KeyValue) -> ApiResult<Value> {
 /// # Errors
 /// When the bytes are no object.
 pub(crate) fn decode_bytes(value: &[u8], revision: u64) -> ApiResult<Value> {
-    let mut object: Value =
-        serde_json::from_slice(value).map_err(|error| ApiError::internal(format!("stored object: {error}")))?;
+    let mut object: Value = serde_json::from_slice(value)
+        .map_err(|error| ApiError::internal(format!("stored object: {error}")))?;
     set_revision(&mut object, revision);
     Ok(object)
 }

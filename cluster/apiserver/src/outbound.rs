@@ -31,15 +31,23 @@ pub(crate) struct Target {
 ///
 /// # Errors
 /// When there is none.
-pub(crate) fn service(api: &Api, namespace: &str, name: &str, port: i64, path: &str) -> Result<Target, String> {
-    let service = lookup(api, "services", namespace, name).ok_or_else(|| format!("service {name:?} not found"))?;
+pub(crate) fn service(
+    api: &Api,
+    namespace: &str,
+    name: &str,
+    port: i64,
+    path: &str,
+) -> Result<Target, String> {
+    let service =
+        lookup(api, "services", namespace, name).ok_or_else(|| format!("service {name:?} not found"))?;
     let entry = items(&service, "/spec/ports").iter().find(|p| integer(p, "/port") == Some(port));
     let entry = entry.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
     let port_name = text(entry, "/name");
     let Some(kind) = api.kinds.get("discovery.k8s.io", "v1", "endpointslices") else {
         return Err("endpoint slices are not served".to_owned());
     };
-    let page = api.store.list(&kind.prefix_in(namespace), None, 0, None).map_err(|error| error.to_string())?;
+    let page =
+        api.store.list(&kind.prefix_in(namespace), None, 0, None).map_err(|error| error.to_string())?;
     let mut candidates = Vec::new();
     for slice in page.items.iter().filter_map(|kv| object::decode(kv).ok()) {
         if slice["metadata"]["labels"]["kubernetes.io/service-name"] == name {
@@ -82,7 +90,8 @@ pub(crate) fn url(api: &Api, text: &str) -> Result<Target, String> {
         Err(_) if host == "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
         Err(_) => {
             let mut labels = host.split('.');
-            if let (Some(name), Some(namespace), Some("svc")) = (labels.next(), labels.next(), labels.next()) {
+            if let (Some(name), Some(namespace), Some("svc")) = (labels.next(), labels.next(), labels.next())
+            {
                 return service(api, namespace, name, i64::from(port), &path);
             }
             return Err(format!("{host} is not known inside the cluster"));

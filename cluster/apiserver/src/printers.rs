@@ -37,8 +37,13 @@ pub(crate) const AGE: Column = ("Age", "string", "", 0, "Time since the object w
 pub(crate) const DEFAULT: Cells =
     Cells { columns: &[NAME, AGE], cells: |object, now| vec![json!(name(object)), age(object, now)] };
 
-pub(crate) use access::{CLUSTER_ROLE_BINDINGS, DEFINITIONS, PRIORITY_CLASSES, ROLE_BINDINGS, ROLES, WEBHOOKS};
-pub(crate) use core::{CONFIG_MAPS, ENDPOINT_SLICES, ENDPOINTS, EVENTS, LEASES, NAMESPACES, NODES, SECRETS, SERVICE_ACCOUNTS, SERVICES};
+pub(crate) use access::{
+    CLUSTER_ROLE_BINDINGS, DEFINITIONS, PRIORITY_CLASSES, ROLE_BINDINGS, ROLES, WEBHOOKS,
+};
+pub(crate) use core::{
+    CONFIG_MAPS, ENDPOINT_SLICES, ENDPOINTS, EVENTS, LEASES, NAMESPACES, NODES, SECRETS, SERVICE_ACCOUNTS,
+    SERVICES,
+};
 pub(crate) use pods::PODS;
 pub(crate) use workloads::{DEPLOYMENTS, REPLICA_SETS};
 
@@ -116,7 +121,12 @@ pub(crate) fn pairs(map: &Value) -> Value {
 
 /// One string field of each element of a list, joined by commas.
 pub(crate) fn joined(object: &Value, list: &str, field: &str) -> String {
-    items(object, list).iter().map(|item| text(item, field)).filter(|t| !t.is_empty()).collect::<Vec<_>>().join(",")
+    items(object, list)
+        .iter()
+        .map(|item| text(item, field))
+        .filter(|t| !t.is_empty())
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// How many entries a list or map has.
@@ -131,8 +141,17 @@ mod tests {
     #[test]
     fn durations_read_like_kubectl() {
         for (seconds, text) in [
-            (5, "5s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (3000, "50m"), (10_800, "3h"), (11_000, "3h3m"),
-            (100_000, "27h"), (180_000, "2d2h"), (800_000, "9d"), (-5, "<invalid>"),
+            (5, "5s"),
+            (119, "119s"),
+            (120, "2m"),
+            (125, "2m5s"),
+            (3000, "50m"),
+            (10_800, "3h"),
+            (11_000, "3h3m"),
+            (100_000, "27h"),
+            (180_000, "2d2h"),
+            (800_000, "9d"),
+            (-5, "<invalid>"),
         ] {
             assert_eq!(duration(seconds), text);
         }

@@ -183,9 +183,15 @@ mod tests {
         let info = parse(&Method::GET, "/apis/apps/v1/deployments?watch=1");
         assert_eq!((info.verb, &*info.group, &*info.namespace, &*info.name), ("watch", "apps", "", ""));
         let info = parse(&Method::PUT, "/api/v1/namespaces/blue/finalize");
-        assert_eq!((info.verb, &*info.resource, &*info.name, &*info.subresource), ("update", "namespaces", "blue", "finalize"));
+        assert_eq!(
+            (info.verb, &*info.resource, &*info.name, &*info.subresource),
+            ("update", "namespaces", "blue", "finalize")
+        );
         let info = parse(&Method::DELETE, "/api/v1/namespaces/blue/configmaps");
-        assert_eq!((info.verb, &*info.resource, &*info.namespace), ("deletecollection", "configmaps", "blue"));
+        assert_eq!(
+            (info.verb, &*info.resource, &*info.namespace),
+            ("deletecollection", "configmaps", "blue")
+        );
         let info = parse(&Method::GET, "/api/v1/watch/namespaces/x/pods");
         assert_eq!((info.verb, &*info.namespace), ("watch", "x"));
         assert!(!parse(&Method::GET, "/apis/apps/v1").is_resource);

@@ -95,9 +95,12 @@ pub(crate) fn facts() -> &'static Facts {
 
 impl Facts {
     fn parse(text: &'static str) -> Self {
-        let names = text.lines().filter_map(|line| line.strip_prefix("# ")).filter_map(|l| l.split(' ').next());
-        let index: HashMap<_, _> =
-            names.enumerate().map(|(at, name)| (name, TypeId(u16::try_from(at).unwrap_or(u16::MAX)))).collect();
+        let names =
+            text.lines().filter_map(|line| line.strip_prefix("# ")).filter_map(|l| l.split(' ').next());
+        let index: HashMap<_, _> = names
+            .enumerate()
+            .map(|(at, name)| (name, TypeId(u16::try_from(at).unwrap_or(u16::MAX))))
+            .collect();
         let mut types: Vec<Type> = Vec::with_capacity(index.len());
         for line in text.lines() {
             if let Some(head) = line.strip_prefix("# ") {

@@ -6,8 +6,9 @@ pub(crate) mod reply;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use base_tls::Server;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -29,6 +30,8 @@ use crate::{
 
 /// The largest request body (Kubernetes: 3 MiB).
 const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// How much of a larger one is read before the connection is given up.
+const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one request that is not a stream may take (Kubernetes: 60 s).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -73,7 +76,9 @@ async fn serve(api: Arc<Api>, stream: TcpStream, tls: Server) {
     }
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(error = %base_types::ErrorChain(&error), "TLS handshake failed"),
+        Ok(Err(error)) => {
+            return tracing::debug!(error = %base_types::ErrorChain(&error), "TLS handshake failed");
+        }
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
     let user = stream.peer().map(|peer| Arc::new(User::from_certificate(peer)));
@@ -139,12 +144,8 @@ async fn process(
     if kubelet::is_stream(&ctx.info) {
         return kubelet::connect(&ctx, request).await;
     }
-    let limited = Limited::new(request.into_body(), BODY_BYTES_MAX);
-    let body = tokio::time::timeout(REQUEST_TIMEOUT, limited.collect()).await;
-    ctx.body = match body {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => return Err(ApiError::too_large()),
-        Ok(Err(error)) => return Err(ApiError::bad_request(format!("the body cannot be read: {error}"))),
+    ctx.body = match tokio::time::timeout(REQUEST_TIMEOUT, read_body(request.into_body())).await {
+        Ok(body) => body?,
         Err(_) => return Err(ApiError::timeout("the body did not arrive in time")),
     };
     let ctx = Arc::new(ctx);
@@ -160,6 +161,26 @@ async fn process(
         reply.warn(&warning);
     }
     Ok(reply)
+}
+
+/// Reads a body. What is too large is read on and thrown away for a while, so that the client can hear why it is refused.
+async fn read_body(mut body: Incoming) -> ApiResult<Bytes> {
+    let mut read = BytesMut::new();
+    let mut seen = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::bad_request(format!("the body cannot be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        seen += data.len();
+        if seen > DISCARDED_BYTES_MAX {
+            break;
+        }
+        if seen <= BODY_BYTES_MAX {
+            read.extend_from_slice(&data);
+        } else {
+            read.clear();
+        }
+    }
+    if seen > BODY_BYTES_MAX { Err(ApiError::too_large()) } else { Ok(read.freeze()) }
 }
 
 async fn dispatch(ctx: Arc<Context>) -> ApiResult<Reply> {

@@ -84,11 +84,17 @@ fn contains(text: &str, parts: &[&str]) {
 async fn workloads() {
     with_each(async |kubectl| {
         contains(&kubectl.ok(&["version"]).await, &["Server Version: v1.33.4+mesh"]);
-        contains(&kubectl.apply("web.yaml", MANIFEST, &[]).await, &["deployment.apps/web created", "service/web created"]);
+        contains(
+            &kubectl.apply("web.yaml", MANIFEST, &[]).await,
+            &["deployment.apps/web created", "service/web created"],
+        );
         contains(&kubectl.apply("web.yaml", MANIFEST, &[]).await, &["deployment.apps/web unchanged"]);
         // A strategic merge: the list of containers is merged by name, the variable by its own.
         let changed = MANIFEST.replace("value: \"1\"", "value: \"2\"");
-        contains(&kubectl.apply("web.yaml", &changed, &[]).await, &["deployment.apps/web configured", "service/web unchanged"]);
+        contains(
+            &kubectl.apply("web.yaml", &changed, &[]).await,
+            &["deployment.apps/web configured", "service/web unchanged"],
+        );
         let json = kubectl.ok(&["get", "deploy", "web", "-o", "json"]).await;
         let deployment: serde_json::Value = serde_json::from_str(&json).unwrap();
         let container = &deployment["spec"]["template"]["spec"]["containers"][0];
@@ -96,8 +102,14 @@ async fn workloads() {
         assert_eq!(container["imagePullPolicy"], "IfNotPresent");
         assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"]["maxSurge"], "25%");
         assert_eq!(deployment["metadata"]["generation"], 2);
-        contains(&kubectl.ok(&["get", "deploy", "-o", "wide"]).await, &["READY", "UP-TO-DATE", "0/2", "web:1", "app=web"]);
-        contains(&kubectl.ok(&["get", "svc", "web", "-o", "yaml"]).await, &["clusterIP: 10.96.", "targetPort: 80"]);
+        contains(
+            &kubectl.ok(&["get", "deploy", "-o", "wide"]).await,
+            &["READY", "UP-TO-DATE", "0/2", "web:1", "app=web"],
+        );
+        contains(
+            &kubectl.ok(&["get", "svc", "web", "-o", "yaml"]).await,
+            &["clusterIP: 10.96.", "targetPort: 80"],
+        );
         contains(&kubectl.ok(&["scale", "deploy/web", "--replicas=5"]).await, &["scaled"]);
         contains(&kubectl.ok(&["label", "deploy", "web", "tier=front"]).await, &["labeled"]);
         contains(&kubectl.ok(&["get", "deploy", "-l", "tier=front", "--no-headers"]).await, &["0/5"]);
@@ -110,7 +122,10 @@ async fn workloads() {
         let path = kubectl.server.directory.path().join("wrong.yaml").display().to_string();
         let refusal = kubectl.refused(&["apply", "-f", &path]).await;
         contains(&refusal, &["strict decoding error: unknown field \"spec.unknownField\""]);
-        contains(&kubectl.ok(&["delete", "deploy/web", "svc/web"]).await, &["deployment.apps \"web\" deleted"]);
+        contains(
+            &kubectl.ok(&["delete", "deploy/web", "svc/web"]).await,
+            &["deployment.apps \"web\" deleted"],
+        );
         contains(&kubectl.refused(&["get", "deploy", "web"]).await, &["deployments.apps \"web\" not found"]);
     })
     .await;
@@ -150,7 +165,9 @@ async fn discovery_and_small_commands() {
 async fn custom_resources() {
     with_each(async |kubectl| {
         contains(&kubectl.apply("crd.yaml", DEFINITION, &[]).await, &["created"]);
-        kubectl.ok(&["wait", "crd/widgets.test.example.com", "--for=condition=Established", "--timeout=10s"]).await;
+        kubectl
+            .ok(&["wait", "crd/widgets.test.example.com", "--for=condition=Established", "--timeout=10s"])
+            .await;
         contains(&kubectl.apply("w.yaml", WIDGET, &[]).await, &["widget.test.example.com/one created"]);
         contains(&kubectl.ok(&["get", "wd"]).await, &["SIZE", "one", "3"]);
         let changed = WIDGET.replace("red", "blue");
@@ -158,9 +175,17 @@ async fn custom_resources() {
         contains(&kubectl.ok(&["explain", "widget.spec"]).await, &["color", "-required-"]);
         contains(&kubectl.ok(&["scale", "widget/one", "--replicas=4"]).await, &["scaled"]);
         contains(&kubectl.ok(&["get", "widget", "one", "-o", "jsonpath={.spec.size}"]).await, &["4"]);
-        let refuse = async |patch: &str| kubectl.refused(&["patch", "widget", "one", "--type=merge", "-p", patch]).await;
-        contains(&refuse(r#"{"spec":{"color":"green"}}"#).await, &["spec.color: Unsupported value: \"green\": supported values: \"red\", \"blue\""]);
-        contains(&refuse(r#"{"spec":{"size":0}}"#).await, &["spec.size in body should be greater than or equal to 1"]);
+        let refuse = async |patch: &str| {
+            kubectl.refused(&["patch", "widget", "one", "--type=merge", "-p", patch]).await
+        };
+        contains(
+            &refuse(r#"{"spec":{"color":"green"}}"#).await,
+            &["spec.color: Unsupported value: \"green\": supported values: \"red\", \"blue\""],
+        );
+        contains(
+            &refuse(r#"{"spec":{"size":0}}"#).await,
+            &["spec.size in body should be greater than or equal to 1"],
+        );
         contains(&refuse(r#"{"spec":{"fixed":"b"}}"#).await, &["spec.fixed: Invalid value: \"b\": is fixed"]);
         contains(&kubectl.ok(&["delete", "crd", "widgets.test.example.com"]).await, &["deleted"]);
         eventually("the kind is gone", async || {
@@ -183,7 +208,9 @@ async fn server_side_apply() {
         let path = kubectl.server.directory.path().join("cm2.yaml").display().to_string();
         let refusal = kubectl.refused(&["apply", "-f", &path, "--server-side", "--field-manager=two"]).await;
         contains(&refusal, &["Apply failed with 1 conflict: conflict with \"one\"", ".data.a"]);
-        kubectl.apply("cm2.yaml", &other, &["--server-side", "--field-manager=two", "--force-conflicts"]).await;
+        kubectl
+            .apply("cm2.yaml", &other, &["--server-side", "--field-manager=two", "--force-conflicts"])
+            .await;
         assert_eq!(kubectl.ok(&["get", "cm", "cm", "-o", "jsonpath={.data}"]).await, r#"{"a":"2","b":"1"}"#);
         // What its last owner leaves out goes; what another owns stays.
         let less = config.replace("a: \"1\", b: \"1\"", "c: \"3\"");
@@ -201,7 +228,9 @@ async fn watches() {
         let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
         let output = child.stdout.take().unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();
-        std::thread::spawn(move || std::io::BufReader::new(output).lines().map_while(Result::ok).try_for_each(|l| sender.send(l)));
+        std::thread::spawn(move || {
+            std::io::BufReader::new(output).lines().map_while(Result::ok).try_for_each(|l| sender.send(l))
+        });
         let lines = std::sync::Mutex::new((receiver, String::new()));
         let shows = async |name: &str| {
             eventually(name, async || {

@@ -3,6 +3,7 @@
 mod access;
 mod lifecycle;
 mod lists;
+mod refusals;
 mod webhooks;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -17,7 +18,8 @@ pub fn typed<T: serde::de::DeserializeOwned>(value: Value) -> T {
 /// Creates a ConfigMap with one entry.
 pub async fn config_map(client: &Client, name: &str, value: &str) -> ConfigMap {
     let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
-    let map = typed(json!({"metadata": {"name": name, "labels": {"value": value}}, "data": {"value": value}}));
+    let map =
+        typed(json!({"metadata": {"name": name, "labels": {"value": value}}, "data": {"value": value}}));
     api.create(&PostParams::default(), &map).await.unwrap()
 }
 

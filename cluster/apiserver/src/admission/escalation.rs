@@ -16,7 +16,12 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 ///
 /// # Errors
 /// 403.
-pub(crate) fn check(ctx: &Context, attributes: &Attributes<'_>, object: &Value, old: Option<&Value>) -> ApiResult<()> {
+pub(crate) fn check(
+    ctx: &Context,
+    attributes: &Attributes<'_>,
+    object: &Value,
+    old: Option<&Value>,
+) -> ApiResult<()> {
     let kind = attributes.kind;
     let writes = matches!(attributes.operation, Operation::Create | Operation::Update);
     if kind.group != GROUP || !writes || ctx.user.is_in("system:masters") {
@@ -24,7 +29,9 @@ pub(crate) fn check(ctx: &Context, attributes: &Attributes<'_>, object: &Value, 
     }
     let (verb, resource, name, wanted) = match &*kind.resource {
         "roles" | "clusterroles" => {
-            if old.is_some_and(|old| old["rules"] == object["rules"] && old["aggregationRule"] == object["aggregationRule"]) {
+            if old.is_some_and(|old| {
+                old["rules"] == object["rules"] && old["aggregationRule"] == object["aggregationRule"]
+            }) {
                 return Ok(());
             }
             ("escalate", &*kind.resource, attributes.name, authz::rules_in(object))

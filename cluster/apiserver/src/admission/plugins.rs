@@ -86,12 +86,14 @@ fn service_account(api: &Api, attributes: &Attributes<'_>, pod: &mut Value) -> A
 
 /// Adds the projected volume and its mounts where a container has none there.
 fn mount_token(spec: &mut Value) {
-    let existing = items(spec, "/volumes").iter().map(|v| text(v, "/name")).find(|n| n.starts_with("kube-api-access-"));
+    let existing =
+        items(spec, "/volumes").iter().map(|v| text(v, "/name")).find(|n| n.starts_with("kube-api-access-"));
     let volume = match existing {
         Some(name) => name.to_owned(),
         None => {
             let mut rng = rand::rng();
-            let suffix: String = (0..5).map(|_| char::from(b"bcdfghjklmnpqrstvwxz2456789"[rng.random_range(0..27)])).collect();
+            let suffix: String =
+                (0..5).map(|_| char::from(b"bcdfghjklmnpqrstvwxz2456789"[rng.random_range(0..27)])).collect();
             format!("kube-api-access-{suffix}")
         }
     };

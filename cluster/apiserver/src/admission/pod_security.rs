@@ -11,17 +11,44 @@ use crate::{
 };
 
 const BASELINE_CAPABILITIES: &[&str] = &[
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID",
-    "SETPCAP", "SETUID", "SYS_CHROOT",
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
 ];
 const RESTRICTED_VOLUMES: &[&str] = &[
-    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
 ];
 const SAFE_SYSCTLS: &[&str] = &[
-    "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range", "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
 ];
 
 /// Enforces on pods; warns about pods and templates.
@@ -41,7 +68,8 @@ pub(crate) fn check(ctx: &Context, attributes: &Attributes<'_>, object: &Value) 
         _ => return Ok(()),
     };
     let Some(namespace) = lookup(&ctx.api, "namespaces", "", attributes.namespace) else { return Ok(()) };
-    let level = |mode: &str| text(&namespace, &format!("/metadata/labels/pod-security.kubernetes.io~1{mode}"));
+    let level =
+        |mode: &str| text(&namespace, &format!("/metadata/labels/pod-security.kubernetes.io~1{mode}"));
     if is_pod && let Some(violations) = violated(level("enforce"), spec) {
         let why = format!("violates PodSecurity \"{}:latest\": {violations}", level("enforce"));
         return Err(ApiError::forbidden(kind, attributes.name, &why));
@@ -70,7 +98,8 @@ fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
 
 /// The containers that something is true of, as Kubernetes lists them.
 fn naming(spec: &Value, wrong: impl Fn(&Value) -> bool) -> Option<String> {
-    let names: Vec<String> = containers(spec).filter(|c| wrong(c)).map(|c| format!("{:?}", text(c, "/name"))).collect();
+    let names: Vec<String> =
+        containers(spec).filter(|c| wrong(c)).map(|c| format!("{:?}", text(c, "/name"))).collect();
     match names.as_slice() {
         [] => None,
         [one] => Some(format!("container {one}")),
@@ -79,8 +108,11 @@ fn naming(spec: &Value, wrong: impl Fn(&Value) -> bool) -> Option<String> {
 }
 
 fn baseline(spec: &Value, restricted: bool, found: &mut Vec<String>) {
-    let host: Vec<String> =
-        ["hostNetwork", "hostPID", "hostIPC"].iter().filter(|f| spec[**f] == true).map(|f| format!("{f}=true")).collect();
+    let host: Vec<String> = ["hostNetwork", "hostPID", "hostIPC"]
+        .iter()
+        .filter(|f| spec[**f] == true)
+        .map(|f| format!("{f}=true"))
+        .collect();
     if !host.is_empty() {
         found.push(format!("host namespaces ({})", host.join(", ")));
     }
@@ -93,7 +125,10 @@ fn baseline(spec: &Value, restricted: bool, found: &mut Vec<String>) {
     };
     if !restricted && let Some(who) = naming(spec, |c| !added(c).is_empty()) {
         let all: Vec<String> = containers(spec).flat_map(added).collect();
-        found.push(format!("non-default capabilities ({who} must not include {} in securityContext.capabilities.add)", all.join(", ")));
+        found.push(format!(
+            "non-default capabilities ({who} must not include {} in securityContext.capabilities.add)",
+            all.join(", ")
+        ));
     }
     if !restricted && let Some(volumes) = volumes(spec, |source| source == "hostPath") {
         found.push(format!("hostPath volumes ({volumes})"));
@@ -108,7 +143,9 @@ fn baseline(spec: &Value, restricted: bool, found: &mut Vec<String>) {
     }
     let unconfined = |owner: &Value| text(owner, "/securityContext/seccompProfile/type") == "Unconfined";
     if !restricted && (unconfined(spec) || containers(spec).any(unconfined)) {
-        found.push("seccompProfile (must not set securityContext.seccompProfile.type to \"Unconfined\")".to_owned());
+        found.push(
+            "seccompProfile (must not set securityContext.seccompProfile.type to \"Unconfined\")".to_owned(),
+        );
     }
     let sysctls = items(spec, "/securityContext/sysctls").iter().map(|s| text(s, "/name"));
     let unsafe_ones: Vec<&str> = sysctls.filter(|name| !SAFE_SYSCTLS.contains(name)).collect();
@@ -123,7 +160,8 @@ fn volumes(spec: &Value, wrong: impl Fn(&str) -> bool) -> Option<String> {
         .filter(|v| v.as_object().is_some_and(|map| map.keys().any(|key| key != "name" && wrong(key))))
         .map(|v| format!("{:?}", text(v, "/name")))
         .collect();
-    (!list.is_empty()).then(|| format!("{} {}", if list.len() == 1 { "volume" } else { "volumes" }, list.join(", ")))
+    (!list.is_empty())
+        .then(|| format!("{} {}", if list.len() == 1 { "volume" } else { "volumes" }, list.join(", ")))
 }
 
 fn restricted(spec: &Value, found: &mut Vec<String>) {
@@ -132,9 +170,12 @@ fn restricted(spec: &Value, found: &mut Vec<String>) {
         found.push(format!("allowPrivilegeEscalation != false ({who} must set securityContext.allowPrivilegeEscalation=false)"));
     }
     let keeps = |c: &Value| !items(c, "/securityContext/capabilities/drop").iter().any(|d| d == "ALL");
-    let adds = |c: &Value| items(c, "/securityContext/capabilities/add").iter().any(|a| a != "NET_BIND_SERVICE");
+    let adds =
+        |c: &Value| items(c, "/securityContext/capabilities/add").iter().any(|a| a != "NET_BIND_SERVICE");
     if let Some(who) = naming(spec, |c| keeps(c) || adds(c)) {
-        found.push(format!("unrestricted capabilities ({who} must set securityContext.capabilities.drop=[\"ALL\"])"));
+        found.push(format!(
+            "unrestricted capabilities ({who} must set securityContext.capabilities.drop=[\"ALL\"])"
+        ));
     }
     if let Some(volumes) = volumes(spec, |source| !RESTRICTED_VOLUMES.contains(&source)) {
         found.push(format!("restricted volume types ({volumes} uses a restricted volume type)"));
@@ -197,6 +238,10 @@ mod tests {
         bad["volumes"][0] = json!({"name": "tmp", "hostPath": {"path": "/"}});
         bad["hostNetwork"] = json!(true);
         let why = violated("baseline", &bad).unwrap();
-        assert!(why.contains("host namespaces (hostNetwork=true)") && why.contains("hostPath volumes (volume \"tmp\")"), "{why}");
+        assert!(
+            why.contains("host namespaces (hostNetwork=true)")
+                && why.contains("hostPath volumes (volume \"tmp\")"),
+            "{why}"
+        );
     }
 }

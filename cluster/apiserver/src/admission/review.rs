@@ -69,7 +69,13 @@ pub(crate) async fn call(
         Place::Service { namespace, name, path, port } => {
             let slash = if path.starts_with('/') { "" } else { "/" };
             let url = format!("https://{name}.{namespace}.svc:{port}{slash}{path}?timeout={seconds}s");
-            let target = outbound::service(&ctx.api, namespace, name, *port, &format!("{slash}{path}?timeout={seconds}s"));
+            let target = outbound::service(
+                &ctx.api,
+                namespace,
+                name,
+                *port,
+                &format!("{slash}{path}?timeout={seconds}s"),
+            );
             (target, url)
         }
         Place::Url(url) => {
@@ -87,7 +93,8 @@ pub(crate) async fn call(
         Ok(Err(why)) => return Err(format!("Post {url:?}: {why}")),
         Err(_) => return Err(format!("Post {url:?}: context deadline exceeded")),
     };
-    let review: Value = serde_json::from_slice(&body).map_err(|why| format!("couldn't get version/kind; json parse error: {why}"))?;
+    let review: Value = serde_json::from_slice(&body)
+        .map_err(|why| format!("couldn't get version/kind; json parse error: {why}"))?;
     let response = review.get("response").filter(|r| r.is_object()).ok_or("webhook response was absent")?;
     if text(response, "/uid") != uid {
         return Err(format!("expected response.uid={uid:?}, got {:?}", text(response, "/uid")));
@@ -116,7 +123,8 @@ impl Answer {
             ("", reason) => format!("{denied}: {reason}"),
             (message, _) => format!("{denied}: {message}"),
         };
-        let code = status["code"].as_u64().and_then(|c| u16::try_from(c).ok()).filter(|c| (400..600).contains(c));
+        let code =
+            status["code"].as_u64().and_then(|c| u16::try_from(c).ok()).filter(|c| (400..600).contains(c));
         Err(ApiError::foreign(status, code.unwrap_or(403), message))
     }
 

@@ -102,7 +102,13 @@ impl Hook {
     }
 
     /// Whether the hook is about this request.
-    fn applies(&self, ctx: &Context, attributes: &Attributes<'_>, object: &Value, old: Option<&Value>) -> ApiResult<bool> {
+    fn applies(
+        &self,
+        ctx: &Context,
+        attributes: &Attributes<'_>,
+        object: &Value,
+        old: Option<&Value>,
+    ) -> ApiResult<bool> {
         if !self.rules.iter().any(|rule| rule.matches(attributes)) {
             return Ok(false);
         }
@@ -139,21 +145,28 @@ fn selector(value: &Value) -> Option<LabelSelector> {
 }
 
 fn client(bundle: &str) -> Result<Client, String> {
-    let pem = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, bundle).map_err(|e| e.to_string())?;
+    let pem = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, bundle)
+        .map_err(|e| e.to_string())?;
     let pem = String::from_utf8(pem).map_err(|e| e.to_string())?;
     let roots = Roots::from_pem(&pem).map_err(|e| e.to_string())?;
     let material = Material::trust(Some(roots)).map_err(|e| e.to_string())?;
     Ok(Client::new(&Rotating::new(material), ServerCheck::Name, &[b"http/1.1"]))
 }
 
-fn namespace_matches(api: &Api, selector: &LabelSelector, attributes: &Attributes<'_>, object: &Value) -> bool {
+fn namespace_matches(
+    api: &Api,
+    selector: &LabelSelector,
+    attributes: &Attributes<'_>,
+    object: &Value,
+) -> bool {
     if attributes.kind.is("", "namespaces") {
         return !object.is_object() || selector.matches_object(object);
     }
     if !attributes.kind.namespaced {
         return true;
     }
-    lookup(api, "namespaces", "", attributes.namespace).is_some_and(|namespace| selector.matches_object(&namespace))
+    lookup(api, "namespaces", "", attributes.namespace)
+        .is_some_and(|namespace| selector.matches_object(&namespace))
 }
 
 // === impl Rule ===
@@ -196,7 +209,8 @@ pub(crate) fn follow(api: &Arc<Api>) -> Result<(), Error> {
         Change::Reset => configurations.clear(),
         Change::Put(kv) => {
             if let Ok(object) = object::decode(kv) {
-                let hooks = items(&object, "/webhooks").iter().map(|hook| Arc::new(Hook::read(hook))).collect();
+                let hooks =
+                    items(&object, "/webhooks").iter().map(|hook| Arc::new(Hook::read(hook))).collect();
                 configurations.insert(kv.key.to_string(), hooks);
             }
         }
@@ -205,7 +219,11 @@ pub(crate) fn follow(api: &Arc<Api>) -> Result<(), Error> {
             let Some(api) = shared.upgrade() else { return };
             let of = |resource: &str| {
                 let prefix = format!("{PREFIX}{resource}/");
-                configurations.iter().filter(|(key, _)| key.starts_with(&prefix)).flat_map(|(_, h)| h.clone()).collect()
+                configurations
+                    .iter()
+                    .filter(|(key, _)| key.starts_with(&prefix))
+                    .flat_map(|(_, h)| h.clone())
+                    .collect()
             };
             api.webhooks.mutating.store(Arc::new(of("mutatingwebhookconfigurations")));
             api.webhooks.validating.store(Arc::new(of("validatingwebhookconfigurations")));
@@ -215,12 +233,18 @@ pub(crate) fn follow(api: &Arc<Api>) -> Result<(), Error> {
 
 /// Questions, and the configurations themselves, are never sent to webhooks.
 fn exempt(attributes: &Attributes<'_>) -> bool {
-    matches!(&*attributes.kind.group, "admissionregistration.k8s.io" | "authentication.k8s.io" | "authorization.k8s.io")
+    matches!(
+        &*attributes.kind.group,
+        "admissionregistration.k8s.io" | "authentication.k8s.io" | "authorization.k8s.io"
+    )
 }
 
 fn check_dry_run(ctx: &Context, hook: &Hook) -> ApiResult<()> {
     if ctx.dry_run && !matches!(hook.side_effects.as_str(), "None" | "NoneOnDryRun") {
-        return Err(ApiError::bad_request(format!("admission webhook {:?} does not support dry run", hook.name)));
+        return Err(ApiError::bad_request(format!(
+            "admission webhook {:?} does not support dry run",
+            hook.name
+        )));
     }
     Ok(())
 }
@@ -255,7 +279,9 @@ pub(crate) async fn mutate(
                     answer.check(ctx, &hook.name)?;
                     answer.patch(&hook.name, object)?;
                 }
-                Err(why) if hook.fails_open => tracing::warn!(webhook = hook.name, why, "Webhook failed open"),
+                Err(why) if hook.fails_open => {
+                    tracing::warn!(webhook = hook.name, why, "Webhook failed open")
+                }
                 Err(why) => return Err(failed(hook, &why)),
             }
             if hook.reinvoked {

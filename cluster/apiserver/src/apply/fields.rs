@@ -72,7 +72,8 @@ impl Fields {
                 }
                 Some(("k", keys)) => {
                     let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
-                    let list: Vec<String> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                    let list: Vec<String> =
+                        keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
                     path.push_str(&format!("[{}]", list.join(",")));
                 }
                 Some((_, value)) => path.push_str(&format!("[={value}]")),

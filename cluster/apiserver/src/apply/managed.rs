@@ -85,7 +85,13 @@ impl Manager {
 
 impl Managers {
     pub(crate) fn read(object: &Value) -> Self {
-        Self(items(object, "/metadata/managedFields").iter().filter(|e| e["manager"].is_string()).map(Manager::read).collect())
+        Self(
+            items(object, "/metadata/managedFields")
+                .iter()
+                .filter(|e| e["manager"].is_string())
+                .map(Manager::read)
+                .collect(),
+        )
     }
 
     /// Puts a manager in the place of its former self; an unchanged one keeps its time.
@@ -126,8 +132,16 @@ pub(crate) fn restrict(set: &mut Fields, kind: &Kind, subresource: &str) {
     set.remove(&["apiVersion"]);
     set.remove(&["kind"]);
     for field in [
-        "name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion",
-        "deletionTimestamp", "deletionGracePeriodSeconds",
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "selfLink",
+        "uid",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
     ] {
         set.remove(&["metadata", field]);
     }

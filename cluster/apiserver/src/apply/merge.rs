@@ -31,7 +31,8 @@ pub(crate) fn set_of(value: &Value, nav: &Nav<'_>) -> Fields {
 /// The node of one value: a leaf, or what is below it.
 fn node_of(value: &Value, nav: &Nav<'_>, owned: bool) -> Node {
     let below = set_of(value, nav);
-    let leaf = below.is_empty() && !(value.is_array() && nav.mode(value) != Mode::Atomic && value != &Value::Array(Vec::new()));
+    let leaf = below.is_empty()
+        && !(value.is_array() && nav.mode(value) != Mode::Atomic && value != &Value::Array(Vec::new()));
     Node { owned: owned || leaf, below }
 }
 
@@ -45,14 +46,31 @@ pub(crate) fn diff(old: &Value, new: &Value, nav: &Nav<'_>) -> (Fields, Fields) 
         (Value::Object(before), Value::Object(after), Mode::Map) => {
             for (name, value) in after {
                 let below = nav.field(name);
-                one(before.get(name), Some(value), &below, !nav.declares(name), &format!("f:{name}"), &mut changed, &mut removed);
+                one(
+                    before.get(name),
+                    Some(value),
+                    &below,
+                    !nav.declares(name),
+                    &format!("f:{name}"),
+                    &mut changed,
+                    &mut removed,
+                );
             }
             for (name, value) in before.iter().filter(|(name, _)| !after.contains_key(*name)) {
-                one(Some(value), None, &nav.field(name), !nav.declares(name), &format!("f:{name}"), &mut changed, &mut removed);
+                one(
+                    Some(value),
+                    None,
+                    &nav.field(name),
+                    !nav.declares(name),
+                    &format!("f:{name}"),
+                    &mut changed,
+                    &mut removed,
+                );
             }
         }
         (Value::Array(before), Value::Array(after), mode @ (Mode::Set | Mode::ListMap(_))) => {
-            let find = |list: &'_ [Value], key: &str| list.iter().position(|item| nav.element(&mode, item) == key);
+            let find =
+                |list: &'_ [Value], key: &str| list.iter().position(|item| nav.element(&mode, item) == key);
             for item in after {
                 let key = nav.element(&mode, item);
                 let old = find(before, &key).map(|at| &before[at]);
@@ -165,6 +183,7 @@ fn shed(value: &mut Value, dropped: Option<&Node>, kept: Option<&Node>, nav: &Na
         return true;
     }
     remove(value, &dropped.below, &kept.below, nav);
-    let empty = value.as_object().is_some_and(serde_json::Map::is_empty) || value.as_array().is_some_and(Vec::is_empty);
+    let empty = value.as_object().is_some_and(serde_json::Map::is_empty)
+        || value.as_array().is_some_and(Vec::is_empty);
     empty && !kept.owned && kept.below.is_empty()
 }

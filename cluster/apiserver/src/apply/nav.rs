@@ -52,7 +52,9 @@ impl<'a> Nav<'a> {
         match value {
             Value::Object(_) => match self {
                 Nav::BuiltIn(Shape::Ref(id), topology) => {
-                    let atomic = *topology == Topology::Atomic || facts().get(*id).atomic || facts().get(*id).alias.is_some();
+                    let atomic = *topology == Topology::Atomic
+                        || facts().get(*id).atomic
+                        || facts().get(*id).alias.is_some();
                     if atomic { Mode::Atomic } else { Mode::Map }
                 }
                 Nav::BuiltIn(Shape::Map(_), Topology::Default) | Nav::Free => Mode::Map,
@@ -63,7 +65,9 @@ impl<'a> Nav<'a> {
             },
             Value::Array(_) => match self {
                 Nav::BuiltIn(_, Topology::Set) => Mode::Set,
-                Nav::BuiltIn(_, Topology::ListMap(keys)) => Mode::ListMap(keys.split(',').map(str::to_owned).collect()),
+                Nav::BuiltIn(_, Topology::ListMap(keys)) => {
+                    Mode::ListMap(keys.split(',').map(str::to_owned).collect())
+                }
                 Nav::Custom(schema, _) => match &schema.list_type {
                     ListType::Atomic => Mode::Atomic,
                     ListType::Set => Mode::Set,
@@ -95,7 +99,9 @@ impl<'a> Nav<'a> {
                 let id = facts().find("meta.v1.ObjectMeta");
                 id.map_or(Nav::Free, |id| Nav::BuiltIn(Shape::Ref(id), Topology::Default))
             }
-            Nav::Custom(schema, _) => schema.property(name).map_or(Nav::Free, |below| Nav::Custom(below, Root::No)),
+            Nav::Custom(schema, _) => {
+                schema.property(name).map_or(Nav::Free, |below| Nav::Custom(below, Root::No))
+            }
             _ => Nav::Free,
         }
     }
@@ -103,7 +109,9 @@ impl<'a> Nav<'a> {
     pub(crate) fn item(&self) -> Nav<'a> {
         match self {
             Nav::BuiltIn(Shape::List(item), _) => Nav::BuiltIn((**item).clone(), Topology::Default),
-            Nav::Custom(schema, _) => schema.items.as_deref().map_or(Nav::Free, |below| Nav::Custom(below, Root::No)),
+            Nav::Custom(schema, _) => {
+                schema.items.as_deref().map_or(Nav::Free, |below| Nav::Custom(below, Root::No))
+            }
             _ => Nav::Free,
         }
     }
@@ -113,7 +121,8 @@ impl<'a> Nav<'a> {
         let Mode::ListMap(keys) = mode else { return format!("v:{item}") };
         let mut map = Map::new();
         for key in keys {
-            let value = item.get(key).filter(|value| !value.is_null()).cloned().or_else(|| self.key_default(key));
+            let value =
+                item.get(key).filter(|value| !value.is_null()).cloned().or_else(|| self.key_default(key));
             if let Some(value) = value {
                 map.insert(key.clone(), value);
             }

@@ -62,7 +62,8 @@ impl ServiceAccountKeys {
             return Err(invalid("it does not contain its public key"));
         };
         let (x, y) = (URL.encode(&coordinates[..32]), URL.encode(&coordinates[32..]));
-        let decoding = DecodingKey::from_ec_components(&x, &y).map_err(|error| invalid(&error.to_string()))?;
+        let decoding =
+            DecodingKey::from_ec_components(&x, &y).map_err(|error| invalid(&error.to_string()))?;
         let key_id = URL.encode(Sha256::digest(coordinates));
         Ok(Self { encoding, decoding, issuer: issuer.to_owned(), key_id, x, y })
     }
@@ -150,8 +151,14 @@ pub(crate) fn authenticate(api: &Api, token: &str, wanted: &[String]) -> Result<
             must_live(api, resource, scope, owner)?;
         }
         if key != "secret" {
-            extra.push((format!("authentication.kubernetes.io/{key}-name"), vec![text(owner, "/name").to_owned()]));
-            extra.push((format!("authentication.kubernetes.io/{key}-uid"), vec![text(owner, "/uid").to_owned()]));
+            extra.push((
+                format!("authentication.kubernetes.io/{key}-name"),
+                vec![text(owner, "/name").to_owned()],
+            ));
+            extra.push((
+                format!("authentication.kubernetes.io/{key}-uid"),
+                vec![text(owner, "/uid").to_owned()],
+            ));
         }
     }
     let user = User {
@@ -203,7 +210,13 @@ mod tests {
         let (private, _) = base_tls::generate_key_pem().unwrap();
         let keys = ServiceAccountKeys::new(&private, "https://kubernetes.default.svc").unwrap();
         let account = json!({"metadata": {"name": "web", "uid": "u1"}});
-        let grant = Grant { namespace: "default", account: &account, audiences: vec!["a".to_owned()], seconds: 600, bound: vec![] };
+        let grant = Grant {
+            namespace: "default",
+            account: &account,
+            audiences: vec!["a".to_owned()],
+            seconds: 600,
+            bound: vec![],
+        };
         let (token, _) = keys.sign(&grant).unwrap();
         assert_eq!(keys.claims(&token).unwrap()["sub"], "system:serviceaccount:default:web");
         let (other, _) = base_tls::generate_key_pem().unwrap();

@@ -9,7 +9,8 @@ const READ: &str = "get list watch";
 const WRITE: &str = "create delete deletecollection patch update";
 const ALL_VERBS: &str = "create delete deletecollection get list patch update watch";
 
-const APPS: &str = "deployments deployments/scale deployments/status replicasets replicasets/scale replicasets/status";
+const APPS: &str =
+    "deployments deployments/scale deployments/status replicasets replicasets/scale replicasets/status";
 
 /// Cluster roles: name, label that aggregates it (or empty), rules.
 const CLUSTER_ROLES: &[(&str, &str, &[RuleRow])] = &[
@@ -18,7 +19,11 @@ const CLUSTER_ROLES: &[(&str, &str, &[RuleRow])] = &[
         "system:aggregate-to-view",
         "view",
         &[
-            (READ, "core", "configmaps endpoints events namespaces pods pods/log pods/status serviceaccounts services services/status"),
+            (
+                READ,
+                "core",
+                "configmaps endpoints events namespaces pods pods/log pods/status serviceaccounts services services/status",
+            ),
             (READ, "apps", APPS),
             (READ, "discovery.k8s.io", "endpointslices"),
             (READ, "coordination.k8s.io", "leases"),
@@ -31,7 +36,11 @@ const CLUSTER_ROLES: &[(&str, &str, &[RuleRow])] = &[
         &[
             ("get list watch", "core", "pods/attach pods/exec pods/portforward secrets"),
             ("impersonate", "core", "serviceaccounts"),
-            (WRITE, "core", "configmaps endpoints events pods pods/attach pods/exec pods/portforward secrets serviceaccounts services"),
+            (
+                WRITE,
+                "core",
+                "configmaps endpoints events pods pods/attach pods/exec pods/portforward secrets serviceaccounts services",
+            ),
             ("create", "core", "pods/eviction serviceaccounts/token"),
             (WRITE, "apps", "deployments deployments/scale replicasets replicasets/scale"),
             (ALL_VERBS, "coordination.k8s.io", "leases"),
@@ -57,13 +66,21 @@ const CLUSTER_ROLES: &[(&str, &str, &[RuleRow])] = &[
     (
         "system:discovery",
         "",
-        &[("get", "url", "/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/")],
+        &[(
+            "get",
+            "url",
+            "/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/",
+        )],
     ),
     ("system:public-info-viewer", "", &[("get", "url", "/healthz /livez /readyz /version /version/")]),
     (
         "system:service-account-issuer-discovery",
         "",
-        &[("get", "url", "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/")],
+        &[(
+            "get",
+            "url",
+            "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/",
+        )],
     ),
     (
         "system:auth-delegator",
@@ -73,7 +90,11 @@ const CLUSTER_ROLES: &[(&str, &str, &[RuleRow])] = &[
             ("create", "authorization.k8s.io", "subjectaccessreviews"),
         ],
     ),
-    ("system:kubelet-api-admin", "", &[("*", "core", "nodes nodes/log nodes/metrics nodes/proxy nodes/stats")]),
+    (
+        "system:kubelet-api-admin",
+        "",
+        &[("*", "core", "nodes nodes/log nodes/metrics nodes/proxy nodes/stats")],
+    ),
     (
         "system:node",
         "",
@@ -91,11 +112,15 @@ const CLUSTER_ROLES: &[(&str, &str, &[RuleRow])] = &[
             (READ, "node.k8s.io", "runtimeclasses"),
         ],
     ),
-    ("system:node-proxier", "", &[
-        (READ, "core", "services endpoints nodes"),
-        (READ, "discovery.k8s.io", "endpointslices"),
-        ("create patch update", "core events.k8s.io", "events"),
-    ]),
+    (
+        "system:node-proxier",
+        "",
+        &[
+            (READ, "core", "services endpoints nodes"),
+            (READ, "discovery.k8s.io", "endpointslices"),
+            ("create patch update", "core events.k8s.io", "events"),
+        ],
+    ),
     (
         "system:kube-scheduler",
         "",
@@ -119,7 +144,11 @@ const CLUSTER_ROLES: &[(&str, &str, &[RuleRow])] = &[
         &[
             ("get list watch delete deletecollection patch update", "*", "*"),
             ("create patch update", "core events.k8s.io", "events"),
-            ("create", "core", "configmaps endpoints pods secrets serviceaccounts serviceaccounts/token pods/eviction"),
+            (
+                "create",
+                "core",
+                "configmaps endpoints pods secrets serviceaccounts serviceaccounts/token pods/eviction",
+            ),
             ("create", "apps", "replicasets"),
             ("create", "discovery.k8s.io", "endpointslices"),
             ("create", "coordination.k8s.io", "leases"),
@@ -128,19 +157,31 @@ const CLUSTER_ROLES: &[(&str, &str, &[RuleRow])] = &[
             ("get", "url", "*"),
         ],
     ),
-    ("system:monitoring", "", &[("get", "url", "/healthz /healthz/* /livez /livez/* /metrics /readyz /readyz/*")]),
+    (
+        "system:monitoring",
+        "",
+        &[("get", "url", "/healthz /healthz/* /livez /livez/* /metrics /readyz /readyz/*")],
+    ),
 ];
 
 /// Roles that are sums of others: name, what it sums, the label that sums it.
-const AGGREGATES: &[(&str, &[&str], &str)] =
-    &[("admin", &["admin", "edit", "view"], ""), ("edit", &["edit", "view"], "admin"), ("view", &["view"], "edit")];
+const AGGREGATES: &[(&str, &[&str], &str)] = &[
+    ("admin", &["admin", "edit", "view"], ""),
+    ("edit", &["edit", "view"], "admin"),
+    ("view", &["view"], "edit"),
+];
 
 /// Cluster role bindings: name, role, subject kind, subject name.
 const BINDINGS: &[(&str, &str, &str, &[&str])] = &[
     ("cluster-admin", "cluster-admin", "Group", &["system:masters"]),
     ("system:basic-user", "system:basic-user", "Group", &["system:authenticated"]),
     ("system:discovery", "system:discovery", "Group", &["system:authenticated"]),
-    ("system:public-info-viewer", "system:public-info-viewer", "Group", &["system:authenticated", "system:unauthenticated"]),
+    (
+        "system:public-info-viewer",
+        "system:public-info-viewer",
+        "Group",
+        &["system:authenticated", "system:unauthenticated"],
+    ),
     (
         "system:service-account-issuer-discovery",
         "system:service-account-issuer-discovery",
@@ -165,7 +206,8 @@ const LABEL: &str = "rbac.authorization.k8s.io/aggregate-to-";
 pub(crate) fn objects() -> Vec<(&'static str, Value)> {
     let mut objects = Vec::new();
     for (name, aggregate, rules) in CLUSTER_ROLES {
-        let mut role = json!({"metadata": metadata(name), "rules": rules.iter().map(rule).collect::<Vec<_>>()});
+        let mut role =
+            json!({"metadata": metadata(name), "rules": rules.iter().map(rule).collect::<Vec<_>>()});
         if !aggregate.is_empty() {
             role["metadata"]["labels"][format!("{LABEL}{aggregate}")] = json!("true");
         }
@@ -208,7 +250,9 @@ fn sum_rules(sums: &[&str]) -> Vec<Value> {
 
 fn rule((verbs, groups, resources): &RuleRow) -> Value {
     let words = |text: &str| -> Vec<String> {
-        text.split_whitespace().map(|word| if word == "core" { String::new() } else { word.to_owned() }).collect()
+        text.split_whitespace()
+            .map(|word| if word == "core" { String::new() } else { word.to_owned() })
+            .collect()
     };
     if *groups == "url" {
         return json!({"verbs": words(verbs), "nonResourceURLs": words(resources)});

@@ -75,7 +75,11 @@ impl Rbac {
 
     /// The rules of a role, with those it aggregates.
     pub(crate) fn role(&self, resource: &str, namespace: &str, name: &str) -> Vec<Rule> {
-        let key = if resource == "roles" { format!("roles/{namespace}/{name}") } else { format!("clusterroles/{name}") };
+        let key = if resource == "roles" {
+            format!("roles/{namespace}/{name}")
+        } else {
+            format!("clusterroles/{name}")
+        };
         self.0.read().rules_of(&key).iter().flat_map(|rules| rules.iter().cloned()).collect()
     }
 
@@ -83,7 +87,8 @@ impl Rbac {
     fn visit(&self, user: &User, namespace: &str, mut look: impl FnMut(&Rule, bool) -> bool) {
         let tables = self.0.read();
         for binding in tables.bindings.values() {
-            let applies = binding.namespace.is_empty() || (!namespace.is_empty() && binding.namespace == namespace);
+            let applies =
+                binding.namespace.is_empty() || (!namespace.is_empty() && binding.namespace == namespace);
             if !applies || !binding.subjects.iter().any(|subject| subject.is(user)) {
                 continue;
             }
@@ -102,7 +107,11 @@ impl Rbac {
         let mut tables = self.0.write();
         let is_role = key.starts_with("clusterroles/") || key.starts_with("roles/");
         if kind == EventKind::Delete {
-            if is_role { drop(tables.roles.remove(key)) } else { drop(tables.bindings.remove(key)) }
+            if is_role {
+                drop(tables.roles.remove(key))
+            } else {
+                drop(tables.bindings.remove(key))
+            }
             return;
         }
         let Ok(object) = object::decode(kv) else { return };
@@ -128,7 +137,10 @@ impl Tables {
                     all.push(Arc::clone(&other.rules));
                     // Aggregation goes two levels deep: admin has edit, edit has view.
                     for inner in &other.aggregates {
-                        let inner = self.roles.values().filter(|r| inner.matches(|l| r.labels.get(l).and_then(Value::as_str)));
+                        let inner = self
+                            .roles
+                            .values()
+                            .filter(|r| inner.matches(|l| r.labels.get(l).and_then(Value::as_str)));
                         all.extend(inner.map(|role| Arc::clone(&role.rules)));
                     }
                 }
@@ -170,7 +182,8 @@ impl Binding {
                 "User" => Some(Subject::User(name.to_owned())),
                 "Group" => Some(Subject::Group(name.to_owned())),
                 "ServiceAccount" => {
-                    let home = Some(text(subject, "/namespace")).filter(|n| !n.is_empty()).unwrap_or(&namespace);
+                    let home =
+                        Some(text(subject, "/namespace")).filter(|n| !n.is_empty()).unwrap_or(&namespace);
                     Some(Subject::User(format!("system:serviceaccount:{home}:{name}")))
                 }
                 _ => None,

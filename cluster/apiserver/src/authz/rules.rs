@@ -53,9 +53,13 @@ impl Rule {
     /// Whether everything that this rule allows is allowed by others already.
     pub(crate) fn is_covered_by(&self, held: &[Self]) -> bool {
         let allowed = |question: &Question<'_>| held.iter().any(|rule| rule.allows(question));
-        let names: Vec<&str> = if self.names.is_empty() { vec![""] } else { self.names.iter().map(String::as_str).collect() };
+        let names: Vec<&str> =
+            if self.names.is_empty() { vec![""] } else { self.names.iter().map(String::as_str).collect() };
         self.verbs.iter().all(|verb| {
-            let paths = self.urls.iter().all(|url| allowed(&Question { verb, path: Some(url), ..Question::default() }));
+            let paths = self
+                .urls
+                .iter()
+                .all(|url| allowed(&Question { verb, path: Some(url), ..Question::default() }));
             paths
                 && self.groups.iter().all(|group| {
                     self.resources.iter().all(|pattern| {
@@ -104,15 +108,22 @@ mod tests {
     #[test]
     fn coverage() {
         let read = |rules: Value| Rule::read(&json!({"rules": rules}));
-        let held = read(json!([{"verbs": ["get", "list"], "apiGroups": ["", "apps"], "resources": ["pods", "pods/log"]}]));
+        let held = read(
+            json!([{"verbs": ["get", "list"], "apiGroups": ["", "apps"], "resources": ["pods", "pods/log"]}]),
+        );
         let covered = |rule: Value| read(json!([rule]))[0].is_covered_by(&held);
         assert!(covered(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods/log"]})));
-        assert!(covered(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"]})));
+        assert!(covered(
+            json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"]})
+        ));
         assert!(!covered(json!({"verbs": ["*"], "apiGroups": [""], "resources": ["pods"]})));
         assert!(!covered(json!({"verbs": ["get"], "apiGroups": ["*"], "resources": ["pods"]})));
         assert!(!covered(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["*"]})));
         let all = read(json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]));
-        assert!(read(json!([{"verbs": ["*"], "apiGroups": [""], "resources": ["*/scale"]}]))[0].is_covered_by(&all));
+        assert!(
+            read(json!([{"verbs": ["*"], "apiGroups": [""], "resources": ["*/scale"]}]))[0]
+                .is_covered_by(&all)
+        );
     }
 
     #[test]

@@ -18,8 +18,27 @@ const SOURCE_BYTES_MAX: usize = 16 * 1024;
 
 /// Property names that are words of the language; rules write them as `__name__`.
 const RESERVED: &[&str] = &[
-    "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop",
-    "namespace", "null", "package", "return", "true", "var", "void", "while",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "false",
+    "for",
+    "function",
+    "if",
+    "import",
+    "in",
+    "let",
+    "loop",
+    "namespace",
+    "null",
+    "package",
+    "return",
+    "true",
+    "var",
+    "void",
+    "while",
 ];
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
@@ -111,7 +130,9 @@ impl std::fmt::Debug for Expression {
 /// What Kubernetes adds to the language and custom resources use.
 fn add_functions(context: &mut Context<'_, '_>) {
     let added = [
-        context.add_function("isIP", |text: Arc<String>| text.parse::<IpAddr>().is_ok()).map_err(|e| e.to_string()),
+        context
+            .add_function("isIP", |text: Arc<String>| text.parse::<IpAddr>().is_ok())
+            .map_err(|e| e.to_string()),
         context.add_function("isURL", |text: Arc<String>| scheme(&text).is_some()).map_err(|e| e.to_string()),
         context
             .add_function("url", |text: Arc<String>| match scheme(&text) {
@@ -120,7 +141,9 @@ fn add_functions(context: &mut Context<'_, '_>) {
             })
             .map_err(|e| e.to_string()),
         context
-            .add_function("getScheme", |This(text): This<Arc<String>>| Arc::new(scheme(&text).unwrap_or_default().to_owned()))
+            .add_function("getScheme", |This(text): This<Arc<String>>| {
+                Arc::new(scheme(&text).unwrap_or_default().to_owned())
+            })
             .map_err(|e| e.to_string()),
     ];
     for error in added.into_iter().filter_map(Result::err) {
@@ -158,7 +181,12 @@ impl Rule {
     ///
     /// # Errors
     /// The rule's message when it does not hold.
-    pub(crate) fn check(&self, schema: &Structural, value: &Value, old: Option<&Value>) -> Result<(), String> {
+    pub(crate) fn check(
+        &self,
+        schema: &Structural,
+        value: &Value,
+        old: Option<&Value>,
+    ) -> Result<(), String> {
         let mut variables = vec![("self", convert(Some(schema), value))];
         if self.expression.source.contains("oldSelf") {
             match old {
@@ -182,7 +210,11 @@ impl Rule {
         {
             return message.trim().to_owned();
         }
-        if self.message.is_empty() { format!("failed rule: {}", self.expression.source.trim()) } else { self.message.clone() }
+        if self.message.is_empty() {
+            format!("failed rule: {}", self.expression.source.trim())
+        } else {
+            self.message.clone()
+        }
     }
 }
 
@@ -244,7 +276,10 @@ fn escape(name: &str) -> String {
     if !name.contains(['.', '-', '/']) && !name.contains("__") {
         return name.to_owned();
     }
-    name.replace("__", "__underscores__").replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__")
+    name.replace("__", "__underscores__")
+        .replace('.', "__dot__")
+        .replace('-', "__dash__")
+        .replace('/', "__slash__")
 }
 
 #[cfg(test)]
@@ -254,7 +289,8 @@ mod tests {
     use super::*;
 
     fn check(rule: &str, value: &Value, old: Option<&Value>) -> Result<(), String> {
-        let schema = Structural::compile(&json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+        let schema =
+            Structural::compile(&json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true,
             "properties": {"namespace": {"type": "string"}}}));
         Rule::read(&json!({"rule": rule, "message": "no"})).check(&schema, value, old)
     }

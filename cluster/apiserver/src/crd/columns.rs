@@ -177,7 +177,8 @@ mod tests {
         let object = json!({"metadata": {"name": "a", "annotations": {"x.y/z": "1"}}, "spec": {"hosts": ["h1", "h2"], "n": 3},
             "status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "X", "status": "False"}]}});
         let cell = |path: &str| {
-            let version = json!({"additionalPrinterColumns": [{"name": "c", "type": "string", "jsonPath": path}]});
+            let version =
+                json!({"additionalPrinterColumns": [{"name": "c", "type": "string", "jsonPath": path}]});
             CustomColumns::read(&version).cells(&object, Timestamp::now()).remove(1)
         };
         assert_eq!(cell(".spec.n"), json!(3));

@@ -56,7 +56,8 @@ pub(crate) fn follow(api: &Arc<Api>) -> Result<(), Error> {
                 let known = served.get(&*kv.key).is_some_and(|s| s.generation == generation && s.accepted);
                 if !known {
                     let accepted = conflict(&served, &kv.key, &definition).is_none();
-                    let kinds = if accepted { kinds_of(&definition, &kv.value, kv.mod_revision) } else { Vec::new() };
+                    let kinds =
+                        if accepted { kinds_of(&definition, &kv.value, kv.mod_revision) } else { Vec::new() };
                     served.insert(kv.key.to_string(), Served { generation, accepted, kinds });
                 }
                 api.definitions.due.lock().push(kv.key.to_string());
@@ -117,7 +118,8 @@ fn version_rank(version: &str) -> (u8, u32, u32) {
 }
 
 fn kinds_of(definition: &Value, stored: &bytes::Bytes, revision: u64) -> Vec<Arc<Kind>> {
-    let mut versions: Vec<&Value> = items(definition, "/spec/versions").iter().filter(|v| v["served"] == true).collect();
+    let mut versions: Vec<&Value> =
+        items(definition, "/spec/versions").iter().filter(|v| v["served"] == true).collect();
     versions.sort_by_key(|v| std::cmp::Reverse(version_rank(text(v, "/name"))));
     versions.into_iter().map(|version| Arc::new(kind_of(definition, stored, version, revision))).collect()
 }
@@ -128,7 +130,8 @@ fn kind_of(definition: &Value, stored: &bytes::Bytes, version: &Value, revision:
     let list = |pointer: &str| -> Vec<Name> {
         items(names, pointer).iter().filter_map(Value::as_str).map(|n| Name::Owned(n.to_owned())).collect()
     };
-    let (group, kind, name) = (owned(definition, "/spec/group"), owned(names, "/kind"), owned(version, "/name"));
+    let (group, kind, name) =
+        (owned(definition, "/spec/group"), owned(names, "/kind"), owned(version, "/name"));
     let custom = Arc::new(CustomVersion::new(stored, definition, version, revision));
     let mut subresources = Vec::new();
     if custom.has_status() {
@@ -200,7 +203,9 @@ fn wanted(api: &Api, old: &Value) -> Option<Value> {
     let (group, plural, kind) =
         (text(old, "/spec/group"), text(old, "/spec/names/plural"), text(old, "/spec/names/kind"));
     let kinds = api.kinds.load();
-    let accepted = kinds.iter().any(|k| k.custom.is_some() && k.group == group && k.resource == plural && k.kind == kind)
+    let accepted = kinds
+        .iter()
+        .any(|k| k.custom.is_some() && k.group == group && k.resource == plural && k.kind == kind)
         || !items(old, "/spec/versions").iter().any(|v| v["served"] == true);
     let status = child(&mut new, "status");
     if accepted {
@@ -208,7 +213,13 @@ fn wanted(api: &Api, old: &Value) -> Option<Value> {
     }
     if accepted {
         object::set_condition(&mut new, "NamesAccepted", "True", "NoConflicts", "no conflicts found");
-        object::set_condition(&mut new, "Established", "True", "InitialNamesAccepted", "the initial names have been accepted");
+        object::set_condition(
+            &mut new,
+            "Established",
+            "True",
+            "InitialNamesAccepted",
+            "the initial names have been accepted",
+        );
     } else {
         let message = format!("{plural:?} or {kind:?} is already in use");
         object::set_condition(&mut new, "NamesAccepted", "False", "PluralConflict", &message);
@@ -218,7 +229,8 @@ fn wanted(api: &Api, old: &Value) -> Option<Value> {
 }
 
 async fn delete_objects(api: &Api, definition: &Value) -> Result<(), StoreError> {
-    let prefix = format!("/registry/{}/{}/", text(definition, "/spec/group"), text(definition, "/spec/names/plural"));
+    let prefix =
+        format!("/registry/{}/{}/", text(definition, "/spec/group"), text(definition, "/spec/names/plural"));
     tracing::info!(definition = name(definition), "Objects of a deleted definition are removed");
     for kv in api.store.list(&prefix, None, 0, None)?.items {
         match api.store.write(&kv.key, Precondition::None, Op::Delete).await {

@@ -15,7 +15,11 @@ pub(crate) fn validate(object: &Value, errors: &mut Vec<FieldError>) {
     if group.is_empty() {
         errors.push(FieldError::required("spec.group", ""));
     } else if !check_subdomain(group).is_empty() || !group.contains('.') {
-        errors.push(FieldError::invalid("spec.group", object["spec"]["group"].clone(), "should be a domain with at least one dot"));
+        errors.push(FieldError::invalid(
+            "spec.group",
+            object["spec"]["group"].clone(),
+            "should be a domain with at least one dot",
+        ));
     }
     let scopes = ["Cluster", "Namespaced"];
     if !scopes.contains(&text(object, "/spec/scope")) {
@@ -44,7 +48,11 @@ pub(crate) fn validate(object: &Value, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::invalid("spec.versions", Value::Null, why));
     }
     if text(object, "/spec/conversion/strategy") == "Webhook" {
-        errors.push(FieldError::not_supported("spec.conversion.strategy", object["spec"]["conversion"]["strategy"].clone(), &["None"]));
+        errors.push(FieldError::not_supported(
+            "spec.conversion.strategy",
+            object["spec"]["conversion"]["strategy"].clone(),
+            &["None"],
+        ));
     }
     for (at, version) in versions.iter().enumerate() {
         let field = format!("spec.versions[{at}].schema.openAPIV3Schema");
@@ -62,12 +70,21 @@ fn validate_schema(schema: &Value, at: &str, root: bool, depth: usize, errors: &
     }
     let flag = |key: &str| schema[key] == true;
     let kind = text(schema, "/type");
-    if kind.is_empty() && !flag("x-kubernetes-int-or-string") && !flag("x-kubernetes-preserve-unknown-fields") {
-        let place = if root { "must not be empty at the root" } else { "must not be empty for specified object fields" };
+    if kind.is_empty() && !flag("x-kubernetes-int-or-string") && !flag("x-kubernetes-preserve-unknown-fields")
+    {
+        let place = if root {
+            "must not be empty at the root"
+        } else {
+            "must not be empty for specified object fields"
+        };
         errors.push(FieldError::required(format!("{at}.type"), place));
     }
     if root && !kind.is_empty() && kind != "object" {
-        errors.push(FieldError::invalid(format!("{at}.type"), schema["type"].clone(), "must be object at the root"));
+        errors.push(FieldError::invalid(
+            format!("{at}.type"),
+            schema["type"].clone(),
+            "must be object at the root",
+        ));
     }
     if let Some(pattern) = schema["pattern"].as_str()
         && let Err(why) = regex::Regex::new(pattern)
@@ -81,7 +98,11 @@ fn validate_schema(schema: &Value, at: &str, root: bool, depth: usize, errors: &
     for (index, rule) in items(schema, "/x-kubernetes-validations").iter().enumerate() {
         if let Err(why) = cel::compiles(text(rule, "/rule")) {
             let field = format!("{at}.x-kubernetes-validations[{index}].rule");
-            errors.push(FieldError::invalid(field, rule["rule"].clone(), format!("compilation failed: {why}")));
+            errors.push(FieldError::invalid(
+                field,
+                rule["rule"].clone(),
+                format!("compilation failed: {why}"),
+            ));
         }
     }
     for (name, child) in schema["properties"].as_object().into_iter().flatten() {
@@ -94,6 +115,12 @@ fn validate_schema(schema: &Value, at: &str, root: bool, depth: usize, errors: &
         validate_schema(&schema["items"], &format!("{at}.items"), false, depth + 1, errors);
     }
     if schema["additionalProperties"].is_object() {
-        validate_schema(&schema["additionalProperties"], &format!("{at}.additionalProperties"), false, depth + 1, errors);
+        validate_schema(
+            &schema["additionalProperties"],
+            &format!("{at}.additionalProperties"),
+            false,
+            depth + 1,
+            errors,
+        );
     }
 }

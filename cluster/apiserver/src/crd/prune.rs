@@ -11,7 +11,13 @@ pub(crate) fn prune(schema: &Structural, object: &mut Value) -> Vec<String> {
     dropped
 }
 
-fn walk(schema: &Structural, value: &mut Value, path: &mut String, resource: bool, dropped: &mut Vec<String>) {
+fn walk(
+    schema: &Structural,
+    value: &mut Value,
+    path: &mut String,
+    resource: bool,
+    dropped: &mut Vec<String>,
+) {
     let length = path.len();
     match value {
         Value::Object(map) => {
@@ -88,10 +94,12 @@ mod tests {
 
     #[test]
     fn unknown_goes_and_defaults_come() {
-        let schema = Structural::compile(&json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        let schema = Structural::compile(
+            &json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
             "n": {"type": "integer", "default": 3},
             "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
-            "list": {"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}}}}}}}}));
+            "list": {"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}}}}}}}}),
+        );
         let mut object = json!({"apiVersion": "x/v1", "kind": "X", "metadata": {"name": "a"}, "other": 1,
             "spec": {"n": null, "x": 1, "free": {"any": [1]}, "list": [{"a": "b", "c": 1}]}});
         assert_eq!(prune(&schema, &mut object), ["other", "spec.list[0].c", "spec.x"]);

@@ -152,7 +152,8 @@ impl Structural {
             has_rules: false,
             has_defaults: false,
         };
-        let children = || node.properties.values().chain(node.items.as_deref()).chain(node.additional.as_deref());
+        let children =
+            || node.properties.values().chain(node.items.as_deref()).chain(node.additional.as_deref());
         let has_rules = !node.rules.is_empty() || children().any(|child| child.has_rules);
         let has_defaults = node.default.is_some() || children().any(|child| child.has_defaults);
         (node.has_rules, node.has_defaults) = (has_rules, has_defaults);
@@ -174,8 +175,23 @@ fn strings(value: &Value, pointer: &str) -> Vec<String> {
 impl Checks {
     fn read(schema: &Value, depth: usize) -> Option<Self> {
         const KEYS: &[&str] = &[
-            "enum", "minimum", "maximum", "multipleOf", "minLength", "maxLength", "pattern", "format", "minItems",
-            "maxItems", "uniqueItems", "minProperties", "maxProperties", "allOf", "anyOf", "oneOf", "not",
+            "enum",
+            "minimum",
+            "maximum",
+            "multipleOf",
+            "minLength",
+            "maxLength",
+            "pattern",
+            "format",
+            "minItems",
+            "maxItems",
+            "uniqueItems",
+            "minProperties",
+            "maxProperties",
+            "allOf",
+            "anyOf",
+            "oneOf",
+            "not",
         ];
         if !KEYS.iter().any(|key| schema.get(key).is_some()) {
             return None;

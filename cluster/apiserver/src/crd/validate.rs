@@ -52,7 +52,11 @@ fn invalid(path: &str, value: &Value, detail: impl Into<String>) -> FieldError {
 
 fn wrong_type(path: &str, value: &Value, wanted: &str) -> FieldError {
     let word = type_word(value);
-    FieldError::type_invalid(place(path), word, format!("{path} in body must be of type {wanted}: \"{word}\""))
+    FieldError::type_invalid(
+        place(path),
+        word,
+        format!("{path} in body must be of type {wanted}: \"{word}\""),
+    )
 }
 
 fn size(count: u64) -> usize {
@@ -110,7 +114,9 @@ fn node(schema: &Structural, value: &Value, path: &mut String, errors: &mut Vec<
 fn duplicates(schema: &Structural, list: &[Value], path: &str, errors: &mut Vec<FieldError>) {
     let unique = schema.checks.as_ref().is_some_and(|checks| checks.unique);
     let key = |value: &Value| match &schema.list_type {
-        ListType::Map(keys) => keys.iter().map(|k| value[k.as_str()].to_string()).collect::<Vec<_>>().join("\u{1}"),
+        ListType::Map(keys) => {
+            keys.iter().map(|k| value[k.as_str()].to_string()).collect::<Vec<_>>().join("\u{1}")
+        }
         _ => value.to_string(),
     };
     if schema.list_type == ListType::Atomic && !unique {
@@ -136,8 +142,11 @@ fn valid(schema: &Structural, value: &Value) -> bool {
 impl Checks {
     fn run(&self, value: &Value, path: &mut String, errors: &mut Vec<FieldError>) {
         if !self.enumeration.is_empty() && !self.enumeration.contains(value) {
-            let texts: Vec<String> =
-                self.enumeration.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect();
+            let texts: Vec<String> = self
+                .enumeration
+                .iter()
+                .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+                .collect();
             let supported: Vec<&str> = texts.iter().map(String::as_str).collect();
             errors.push(FieldError::not_supported(place(path), value.clone(), &supported));
         }
@@ -147,7 +156,11 @@ impl Checks {
             Value::Array(list) => {
                 let (low, high) = self.counts;
                 if let Some(low) = low.filter(|low| (list.len() as u64) < *low) {
-                    errors.push(invalid(path, value, format!("{path} in body should have at least {low} items")));
+                    errors.push(invalid(
+                        path,
+                        value,
+                        format!("{path} in body should have at least {low} items"),
+                    ));
                 }
                 if let Some(high) = high.filter(|high| list.len() as u64 > *high) {
                     errors.push(FieldError::too_many(place(path), list.len(), size(high)));
@@ -156,7 +169,11 @@ impl Checks {
             Value::Object(map) => {
                 let (low, high) = self.sizes;
                 if let Some(low) = low.filter(|low| (map.len() as u64) < *low) {
-                    errors.push(invalid(path, value, format!("{path} in body should have at least {low} properties")));
+                    errors.push(invalid(
+                        path,
+                        value,
+                        format!("{path} in body should have at least {low} properties"),
+                    ));
                 }
                 if let Some(high) = high.filter(|high| map.len() as u64 > *high) {
                     errors.push(FieldError::too_many(place(path), map.len(), size(high)));
@@ -172,7 +189,11 @@ impl Checks {
             && (number < low || exclusive && number == low)
         {
             let or_equal = if exclusive { "" } else { " or equal to" };
-            errors.push(invalid(path, value, format!("{path} in body should be greater than{or_equal} {low}")));
+            errors.push(invalid(
+                path,
+                value,
+                format!("{path} in body should be greater than{or_equal} {low}"),
+            ));
         }
         if let Some((high, exclusive)) = self.maximum
             && (number > high || exclusive && number == high)
@@ -219,8 +240,10 @@ impl Checks {
         if !self.one_of.is_empty() {
             let found = self.one_of.iter().filter(|schema| valid(schema, value)).count();
             if found != 1 {
-                let found = if found == 0 { "none valid".to_owned() } else { format!("{found} valid alternatives") };
-                let detail = format!("{place:?} must validate one and only one schema (oneOf). Found {found}");
+                let found =
+                    if found == 0 { "none valid".to_owned() } else { format!("{found} valid alternatives") };
+                let detail =
+                    format!("{place:?} must validate one and only one schema (oneOf). Found {found}");
                 errors.push(invalid(path, &Value::Null, detail));
             }
         }
@@ -250,7 +273,13 @@ pub(crate) fn rules(schema: &Structural, object: &Value, old: Option<&Value>, er
     rule_node(schema, object, old, &mut String::new(), errors);
 }
 
-fn rule_node(schema: &Structural, value: &Value, old: Option<&Value>, path: &mut String, errors: &mut Vec<FieldError>) {
+fn rule_node(
+    schema: &Structural,
+    value: &Value,
+    old: Option<&Value>,
+    path: &mut String,
+    errors: &mut Vec<FieldError>,
+) {
     if !schema.has_rules || value.is_null() {
         return;
     }
@@ -314,13 +343,19 @@ mod tests {
             "mode": {"type": "string", "enum": ["A", "B"]}}}}});
         assert_eq!(check(&schema, &json!({"spec": {}})), ["spec.host: Required value"]);
         let errors = check(&schema, &json!({"spec": {"host": "A", "n": 0, "mode": "C"}}));
-        assert_eq!(errors, [
-            "spec.host: Invalid value: \"A\": spec.host in body should match '^[a-z]+$'",
-            "spec.mode: Unsupported value: \"C\": supported values: \"A\", \"B\"",
-            "spec.n: Invalid value: 0: spec.n in body should be greater than or equal to 1",
-        ]);
+        assert_eq!(
+            errors,
+            [
+                "spec.host: Invalid value: \"A\": spec.host in body should match '^[a-z]+$'",
+                "spec.mode: Unsupported value: \"C\": supported values: \"A\", \"B\"",
+                "spec.n: Invalid value: 0: spec.n in body should be greater than or equal to 1",
+            ]
+        );
         let errors = check(&schema, &json!({"spec": {"host": 1}}));
-        assert_eq!(errors, ["spec.host: Invalid value: \"integer\": spec.host in body must be of type string: \"integer\""]);
+        assert_eq!(
+            errors,
+            ["spec.host: Invalid value: \"integer\": spec.host in body must be of type string: \"integer\""]
+        );
     }
 
     #[test]

@@ -17,7 +17,10 @@ impl Strategy for Rbac {
     fn validate(&self, object: &Value, errors: &mut Vec<FieldError>) {
         for (at, rule) in items(object, "/rules").iter().enumerate() {
             if items(rule, "/verbs").is_empty() {
-                errors.push(FieldError::required(format!("rules[{at}].verbs"), "verbs must contain at least one value"));
+                errors.push(FieldError::required(
+                    format!("rules[{at}].verbs"),
+                    "verbs must contain at least one value",
+                ));
             }
         }
     }
@@ -47,7 +50,11 @@ impl Strategy for RoleBindings {
         let role_kinds: &[&str] =
             if object["kind"] == "ClusterRoleBinding" { &["ClusterRole"] } else { &["Role", "ClusterRole"] };
         if !role_kinds.contains(&text(object, "/roleRef/kind")) {
-            errors.push(FieldError::not_supported("roleRef.kind", object["roleRef"]["kind"].clone(), role_kinds));
+            errors.push(FieldError::not_supported(
+                "roleRef.kind",
+                object["roleRef"]["kind"].clone(),
+                role_kinds,
+            ));
         }
         if text(object, "/roleRef/name").is_empty() {
             errors.push(FieldError::required("roleRef.name", ""));
@@ -58,7 +65,11 @@ impl Strategy for RoleBindings {
             }
             let kinds = ["ServiceAccount", "User", "Group"];
             if !kinds.contains(&text(subject, "/kind")) {
-                errors.push(FieldError::not_supported(format!("subjects[{at}].kind"), subject["kind"].clone(), &kinds));
+                errors.push(FieldError::not_supported(
+                    format!("subjects[{at}].kind"),
+                    subject["kind"].clone(),
+                    &kinds,
+                ));
             }
         }
     }

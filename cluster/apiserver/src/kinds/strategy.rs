@@ -197,7 +197,9 @@ impl Strategy for Services {
         default(spec, "sessionAffinity", json!("None"));
         default(spec, "type", json!("ClusterIP"));
         let kind = text(spec, "/type").to_owned();
-        if spec["sessionAffinity"] == "ClientIP" && spec.pointer("/sessionAffinityConfig/clientIP/timeoutSeconds").is_none() {
+        if spec["sessionAffinity"] == "ClientIP"
+            && spec.pointer("/sessionAffinityConfig/clientIP/timeoutSeconds").is_none()
+        {
             spec["sessionAffinityConfig"] = json!({"clientIP": {"timeoutSeconds": 10800}});
         }
         if kind != "ExternalName" {
@@ -274,7 +276,11 @@ impl Strategy for Webhooks {
             }
             let side_effects = text(hook, "/sideEffects");
             if !matches!(side_effects, "None" | "NoneOnDryRun") {
-                errors.push(FieldError::not_supported(field("sideEffects"), hook["sideEffects"].clone(), &["None", "NoneOnDryRun"]));
+                errors.push(FieldError::not_supported(
+                    field("sideEffects"),
+                    hook["sideEffects"].clone(),
+                    &["None", "NoneOnDryRun"],
+                ));
             }
             if !items(hook, "/admissionReviewVersions").iter().any(|v| v == "v1") {
                 errors.push(FieldError::invalid(
@@ -285,11 +291,18 @@ impl Strategy for Webhooks {
             }
             let config = &hook["clientConfig"];
             if config.get("url").is_some() == config.get("service").is_some() {
-                errors.push(FieldError::required(field("clientConfig"), "exactly one of url or service is required"));
+                errors.push(FieldError::required(
+                    field("clientConfig"),
+                    "exactly one of url or service is required",
+                ));
             }
             if !integer(hook, "/timeoutSeconds").is_some_and(|s| (1..=30).contains(&s)) {
                 let detail = "the timeout value must be between 1 and 30 seconds";
-                errors.push(FieldError::invalid(field("timeoutSeconds"), hook["timeoutSeconds"].clone(), detail));
+                errors.push(FieldError::invalid(
+                    field("timeoutSeconds"),
+                    hook["timeoutSeconds"].clone(),
+                    detail,
+                ));
             }
         }
     }
@@ -316,7 +329,8 @@ impl Strategy for CustomDefinitions {
     fn prepare_create(&self, object: &mut Value) {
         let stored = items(object, "/spec/versions").iter().filter(|v| v["storage"] == true);
         let stored: Vec<Value> = stored.map(|v| v["name"].clone()).collect();
-        object["status"] = json!({"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored});
+        object["status"] =
+            json!({"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored});
         let metadata = &mut object["metadata"];
         let finalizers = child_list(metadata, "finalizers");
         let cleanup = json!("customresourcecleanup.apiextensions.k8s.io");
@@ -343,7 +357,11 @@ impl Strategy for CustomDefinitions {
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         for field in ["group", "scope"] {
             if object["spec"][field] != old["spec"][field] {
-                errors.push(FieldError::invalid(format!("spec.{field}"), object["spec"][field].clone(), "field is immutable"));
+                errors.push(FieldError::invalid(
+                    format!("spec.{field}"),
+                    object["spec"][field].clone(),
+                    "field is immutable",
+                ));
             }
         }
     }

@@ -17,7 +17,9 @@ const ANNOTATION_BYTES_MAX: usize = 256 * 1024;
 pub(crate) fn labels(labels: &Value, field: &str, errors: &mut Vec<FieldError>) {
     for (key, value) in labels.as_object().into_iter().flatten() {
         let of_key = name::check_label_key(key).into_iter().map(|why| (json!(key), why));
-        let of_value = name::check_label_value(value.as_str().unwrap_or_default()).into_iter().map(|why| (value.clone(), why));
+        let of_value = name::check_label_value(value.as_str().unwrap_or_default())
+            .into_iter()
+            .map(|why| (value.clone(), why));
         errors.extend(of_key.chain(of_value).map(|(wrong, why)| FieldError::invalid(field, wrong, why)));
     }
 }
@@ -56,7 +58,8 @@ pub(crate) fn metadata(object: &Value, errors: &mut Vec<FieldError>) {
 pub(crate) fn data_keys(object: &Value, field: &str, errors: &mut Vec<FieldError>) {
     for key in object[field].as_object().into_iter().flatten().map(|(key, _)| key) {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if key.is_empty() || key.len() > 253 || !key.chars().all(fits) || key == "." || key.starts_with("..") {
+        if key.is_empty() || key.len() > 253 || !key.chars().all(fits) || key == "." || key.starts_with("..")
+        {
             let why = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  \
                        or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
             errors.push(FieldError::invalid(format!("{field}[{key}]"), json!(key), why));
@@ -133,7 +136,11 @@ mod tests {
     #[test]
     fn label_maps() {
         let mut errors = Vec::new();
-        labels(&json!({"app.kubernetes.io/name": "x", "bad key": "y", "k": "bad value"}), "metadata.labels", &mut errors);
+        labels(
+            &json!({"app.kubernetes.io/name": "x", "bad key": "y", "k": "bad value"}),
+            "metadata.labels",
+            &mut errors,
+        );
         assert_eq!(errors.len(), 2);
     }
 }

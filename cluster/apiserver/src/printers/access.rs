@@ -18,7 +18,8 @@ fn created(object: &Value, _: Timestamp) -> Vec<Value> {
 
 pub(crate) const ROLES: Cells = Cells { columns: &[NAME, CREATED_AT], cells: created };
 pub(crate) const DEFINITIONS: Cells = Cells { columns: &[NAME, CREATED_AT], cells: created };
-pub(crate) const ROLE_BINDINGS: Cells = Cells { columns: &[NAME, ROLE, AGE, USERS, GROUPS, ACCOUNTS], cells: binding };
+pub(crate) const ROLE_BINDINGS: Cells =
+    Cells { columns: &[NAME, ROLE, AGE, USERS, GROUPS, ACCOUNTS], cells: binding };
 pub(crate) const CLUSTER_ROLE_BINDINGS: Cells = ROLE_BINDINGS;
 
 pub(crate) const WEBHOOKS: Cells = Cells {

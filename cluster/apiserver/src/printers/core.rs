@@ -33,7 +33,9 @@ pub(crate) const SECRETS: Cells = Cells {
 
 pub(crate) const SERVICE_ACCOUNTS: Cells = Cells {
     columns: &[NAME, ("Secrets", "string", "", 0, "How many secrets it names."), AGE],
-    cells: |object, now| vec![json!(name(object)), json!(count(&object["secrets"]).to_string()), age(object, now)],
+    cells: |object, now| {
+        vec![json!(name(object)), json!(count(&object["secrets"]).to_string()), age(object, now)]
+    },
 };
 
 pub(crate) const SERVICES: Cells = Cells {
@@ -60,7 +62,8 @@ pub(crate) const SERVICES: Cells = Cells {
 };
 
 fn external_address(service: &Value) -> String {
-    let given = items(service, "/spec/externalIPs").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",");
+    let given =
+        items(service, "/spec/externalIPs").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",");
     match text(service, "/spec/type") {
         "ExternalName" => text(service, "/spec/externalName").to_owned(),
         "LoadBalancer" => {
@@ -176,12 +179,20 @@ pub(crate) const EVENTS: Cells = Cells {
             let value = text(object, core);
             if value.is_empty() { text(object, events) } else { value }
         };
-        let reference = if object.get("regarding").is_some() { &object["regarding"] } else { &object["involvedObject"] };
+        let reference =
+            if object.get("regarding").is_some() { &object["regarding"] } else { &object["involvedObject"] };
         let first = [either("/firstTimestamp", "/deprecatedFirstTimestamp"), text(object, "/eventTime")];
-        let first = first.into_iter().find(|t| !t.is_empty()).unwrap_or_else(|| text(object, "/metadata/creationTimestamp"));
-        let last = [text(object, "/series/lastObservedTime"), either("/lastTimestamp", "/deprecatedLastTimestamp")];
+        let first = first
+            .into_iter()
+            .find(|t| !t.is_empty())
+            .unwrap_or_else(|| text(object, "/metadata/creationTimestamp"));
+        let last =
+            [text(object, "/series/lastObservedTime"), either("/lastTimestamp", "/deprecatedLastTimestamp")];
         let last = last.into_iter().find(|t| !t.is_empty()).unwrap_or(first);
-        let count = ["/series/count", "/count", "/deprecatedCount"].iter().find_map(|p| integer(object, p)).unwrap_or(1);
+        let count = ["/series/count", "/count", "/deprecatedCount"]
+            .iter()
+            .find_map(|p| integer(object, p))
+            .unwrap_or(1);
         let component = match either("/source/component", "/deprecatedSource/component") {
             "" => either("/reportingComponent", "/reportingController"),
             component => component,
@@ -206,7 +217,9 @@ pub(crate) const EVENTS: Cells = Cells {
 
 pub(crate) const LEASES: Cells = Cells {
     columns: &[NAME, ("Holder", "string", "", 0, "Who holds it."), AGE],
-    cells: |object, now| vec![json!(name(object)), json!(text(object, "/spec/holderIdentity")), age(object, now)],
+    cells: |object, now| {
+        vec![json!(name(object)), json!(text(object, "/spec/holderIdentity")), age(object, now)]
+    },
 };
 
 pub(crate) const ENDPOINTS: Cells = Cells {
@@ -239,7 +252,9 @@ pub(crate) const ENDPOINT_SLICES: Cells = Cells {
             .collect();
         let addresses: Vec<String> = items(object, "/endpoints")
             .iter()
-            .flat_map(|endpoint| items(endpoint, "/addresses").iter().filter_map(Value::as_str).map(str::to_owned))
+            .flat_map(|endpoint| {
+                items(endpoint, "/addresses").iter().filter_map(Value::as_str).map(str::to_owned)
+            })
             .collect();
         let unset = |text: String| if text == "<none>" { "<unset>".to_owned() } else { text };
         vec![

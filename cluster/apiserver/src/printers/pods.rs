@@ -61,7 +61,9 @@ fn condition<'a>(pod: &'a Value, kind: &str) -> &'a str {
 
 /// Whether an init container is a sidecar.
 fn restarts_always(pod: &Value, container: &str) -> bool {
-    items(pod, "/spec/initContainers").iter().any(|c| c["name"] == container && c["restartPolicy"] == "Always")
+    items(pod, "/spec/initContainers")
+        .iter()
+        .any(|c| c["name"] == container && c["restartPolicy"] == "Always")
 }
 
 fn terminated(state: &Value, prefix: &str) -> String {
@@ -192,7 +194,9 @@ mod tests {
         let waiting = row(json!({"phase": "Pending",
             "containerStatuses": [{"name": "app", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}));
         assert_eq!(waiting[2], "CrashLoopBackOff");
-        let init = row(json!({"phase": "Pending", "initContainerStatuses": [{"name": "proxy", "state": {"running": {}}}]}));
+        let init = row(
+            json!({"phase": "Pending", "initContainerStatuses": [{"name": "proxy", "state": {"running": {}}}]}),
+        );
         assert_eq!(init[2], "Init:0/1");
     }
 }

@@ -43,7 +43,8 @@ pub(crate) fn typed(ctx: &Context, api_version: &str, kind: &str, type_name: &st
     }
     type_meta(&mut value, api_version, kind)?;
     if let Some(id) = facts().find(type_name) {
-        decode(facts(), id, kind, &mut value).map_err(|error| cannot_handle(kind, api_version, &error.to_string()))?;
+        decode(facts(), id, kind, &mut value)
+            .map_err(|error| cannot_handle(kind, api_version, &error.to_string()))?;
     }
     Ok(value)
 }
@@ -61,7 +62,9 @@ pub(crate) fn parse(ctx: &Context) -> ApiResult<Parsed> {
             parse::json(&ctx.body)
         }
         BodyType::Yaml | BodyType::ApplyPatch => parse::yaml(&ctx.body),
-        BodyType::Protobuf => protobuf::decode(&ctx.body).map(|value| Parsed { value, duplicates: Vec::new() }),
+        BodyType::Protobuf => {
+            protobuf::decode(&ctx.body).map(|value| Parsed { value, duplicates: Vec::new() })
+        }
         _ => {
             return Err(ApiError::unsupported_media_type(&[
                 "application/json",
@@ -76,7 +79,8 @@ pub(crate) fn parse(ctx: &Context) -> ApiResult<Parsed> {
 }
 
 fn type_meta(value: &mut Value, api_version: &str, kind: &str) -> ApiResult<()> {
-    let (given_version, given_kind) = (text(value, "/apiVersion").to_owned(), text(value, "/kind").to_owned());
+    let (given_version, given_kind) =
+        (text(value, "/apiVersion").to_owned(), text(value, "/kind").to_owned());
     if !given_version.is_empty() && given_version != api_version {
         return Err(ApiError::bad_request(format!(
             "the API version in the data ({given_version}) does not match the expected API version ({api_version})"
@@ -101,8 +105,14 @@ fn cannot_handle(kind: &str, api_version: &str, why: &str) -> ApiError {
 ///
 /// # Errors
 /// 400 for wrong types, and for unknown or duplicate fields when validation is strict.
-pub(crate) fn conform(ctx: &Context, kind: &Kind, value: &mut Value, duplicates: Vec<String>) -> ApiResult<()> {
-    let mut notes: Vec<String> = unknown_fields(kind, value)?.iter().map(|f| format!("unknown field \"{f}\"")).collect();
+pub(crate) fn conform(
+    ctx: &Context,
+    kind: &Kind,
+    value: &mut Value,
+    duplicates: Vec<String>,
+) -> ApiResult<()> {
+    let mut notes: Vec<String> =
+        unknown_fields(kind, value)?.iter().map(|f| format!("unknown field \"{f}\"")).collect();
     notes.extend(duplicates.iter().map(|f| format!("duplicate field \"{f}\"")));
     if notes.is_empty() {
         return Ok(());
@@ -148,7 +158,8 @@ pub(crate) fn unknown_fields(kind: &Kind, value: &mut Value) -> ApiResult<Vec<St
 }
 
 fn by_facts(id: TypeId, kind: &Kind, value: &mut Value) -> ApiResult<Vec<String>> {
-    decode(facts(), id, &kind.kind, value).map_err(|error| cannot_handle(&kind.kind, &kind.api_version(), &error.to_string()))
+    decode(facts(), id, &kind.kind, value)
+        .map_err(|error| cannot_handle(&kind.kind, &kind.api_version(), &error.to_string()))
 }
 
 /// Makes the object's namespace the request's.

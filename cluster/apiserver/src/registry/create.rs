@@ -80,7 +80,13 @@ fn begin(kind: &Kind, object: &mut Value) -> ApiResult<bool> {
 async fn store(ctx: &Context, kind: &Arc<Kind>, mut object: Value) -> ApiResult<Value> {
     let (namespace, name) = (object::namespace(&object).to_owned(), name(&object).to_owned());
     finish_defaults(kind, &mut object);
-    let attributes = Attributes { kind, namespace: &namespace, name: &name, subresource: "", operation: Operation::Create };
+    let attributes = Attributes {
+        kind,
+        namespace: &namespace,
+        name: &name,
+        subresource: "",
+        operation: Operation::Create,
+    };
     admission::mutate(ctx, &attributes, &mut object, None).await?;
     finish_defaults(kind, &mut object);
     if let Some(custom) = &kind.custom

@@ -134,11 +134,22 @@ pub(crate) async fn collection(ctx: &Context, kind: &Arc<Kind>) -> ApiResult<Rep
 ///
 /// # Errors
 /// As [`delete`].
-pub(crate) async fn remove_quietly(ctx: &Context, kind: &Arc<Kind>, name: &str, options: &Options) -> ApiResult<()> {
+pub(crate) async fn remove_quietly(
+    ctx: &Context,
+    kind: &Arc<Kind>,
+    name: &str,
+    options: &Options,
+) -> ApiResult<()> {
     remove(ctx, kind, &ctx.info.namespace, name, options).await.map(drop)
 }
 
-async fn remove(ctx: &Context, kind: &Arc<Kind>, namespace: &str, name: &str, options: &Options) -> ApiResult<Outcome> {
+async fn remove(
+    ctx: &Context,
+    kind: &Arc<Kind>,
+    namespace: &str,
+    name: &str,
+    options: &Options,
+) -> ApiResult<Outcome> {
     if kind.is("", "namespaces") && matches!(name, "default" | "kube-system" | "kube-public") {
         return Err(ApiError::forbidden(kind, name, "this namespace may not be deleted"));
     }
@@ -169,14 +180,18 @@ fn check_preconditions(kind: &Kind, name: &str, old: &Value, options: &Options) 
     if let Some(uid) = &options.uid
         && uid != have
     {
-        let why = format!("the UID in the precondition ({uid}) does not match the UID in record ({have}). The object might have been deleted and then recreated");
+        let why = format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({have}). The object might have been deleted and then recreated"
+        );
         return Err(ApiError::conflict(kind, name, &why));
     }
     let revision = text(old, "/metadata/resourceVersion");
     if let Some(wanted) = &options.resource_version
         && wanted != revision
     {
-        let why = format!("the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({revision}). The object might have been modified");
+        let why = format!(
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({revision}). The object might have been modified"
+        );
         return Err(ApiError::conflict(kind, name, &why));
     }
     Ok(())
@@ -286,7 +301,9 @@ async fn write(
                 Outcome::Gone(gone)
             }
         }),
-        Err(StoreError::Conflict { .. } | StoreError::NotFound) => Err(ApiError::modified(kind, object::name(old))),
+        Err(StoreError::Conflict { .. } | StoreError::NotFound) => {
+            Err(ApiError::modified(kind, object::name(old)))
+        }
         Err(error) => Err(error.into()),
     }
 }

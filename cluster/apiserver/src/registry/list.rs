@@ -69,7 +69,10 @@ fn find(ctx: &Context, kind: &Arc<Kind>, selection: &Selection) -> ApiResult<Fou
         return one(ctx, kind, selection, name);
     }
     let read = |start: Option<&str>, limit: usize, revision: Option<u64>| {
-        ctx.api.store.list(&prefix, start, limit, revision).map_err(|error| compacted(error, start.map(|start| &start[prefix.len()..])))
+        ctx.api
+            .store
+            .list(&prefix, start, limit, revision)
+            .map_err(|error| compacted(error, start.map(|start| &start[prefix.len()..])))
     };
     let start = start.map(|start| format!("{prefix}{start}"));
     if selection.is_everything() {
@@ -117,10 +120,14 @@ fn position(ctx: &Context, limit: usize) -> ApiResult<(Option<u64>, Option<Strin
     let matching = ctx.query.get("resourceVersionMatch");
     if let Some(token) = ctx.query.get("continue") {
         if revision.is_some_and(|r| r != "0") {
-            return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         let (at, start) = decode_token(token).ok_or_else(|| {
-            ApiError::bad_request("invalid continue token: continue key is not valid: encoded continue token is malformed")
+            ApiError::bad_request(
+                "invalid continue token: continue key is not valid: encoded continue token is malformed",
+            )
         })?;
         return Ok((at, Some(start)));
     }
@@ -159,7 +166,9 @@ fn position(ctx: &Context, limit: usize) -> ApiResult<(Option<u64>, Option<Strin
 /// 400.
 pub(crate) fn parse_revision(text: &str) -> ApiResult<u64> {
     text.parse().map_err(|_| {
-        ApiError::bad_request(format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+        ApiError::bad_request(format!(
+            "Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ))
     })
 }
 
@@ -180,7 +189,8 @@ fn compacted(error: StoreError, start: Option<&str>) -> ApiError {
 }
 
 fn encode_token(revision: u64, last: &str) -> String {
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": last}).to_string())
+    base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": last}).to_string())
 }
 
 fn decode_token(token: &str) -> Option<(Option<u64>, String)> {

@@ -94,7 +94,10 @@ pub(crate) async fn change_tracked(
         }
         let uid = object::uid(&new);
         if !uid.is_empty() && uid != object::uid(&old) {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object::uid(&old));
+            let why = format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                object::uid(&old)
+            );
             return Err(ApiError::conflict(kind, name, &why));
         }
         let claim = prepare(ctx, kind, (name, subresource, tracking), &mut new, &old).await?;
@@ -159,9 +162,16 @@ async fn prepare(
 fn keep_server_fields(new: &mut Value, old: &Value) {
     let before = &old["metadata"];
     let metadata = child(new, "metadata");
-    for key in
-        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "name", "namespace", "generateName"]
-    {
+    for key in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "name",
+        "namespace",
+        "generateName",
+    ] {
         match before.get(key) {
             Some(value) => metadata.insert(key.to_owned(), value.clone()),
             None => metadata.remove(key),
@@ -279,7 +289,9 @@ async fn write(
             object::set_revision(&mut new, written.revision);
             Ok(Changed { object: new })
         }
-        Err(StoreError::Conflict { .. } | StoreError::NotFound) => Err(ApiError::modified(kind, object::name(old))),
+        Err(StoreError::Conflict { .. } | StoreError::NotFound) => {
+            Err(ApiError::modified(kind, object::name(old)))
+        }
         Err(error) => Err(error.into()),
     }
 }

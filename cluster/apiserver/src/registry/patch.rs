@@ -34,7 +34,9 @@ pub(crate) async fn patch(ctx: &Context, kind: &Arc<Kind>) -> ApiResult<Reply> {
             child(&mut new, "metadata").remove("resourceVersion");
         }
         patch_value(kind, form, &mut new, &patch)?;
-        if form == BodyType::JsonPatch && new["metadata"]["resourceVersion"] == old["metadata"]["resourceVersion"] {
+        if form == BodyType::JsonPatch
+            && new["metadata"]["resourceVersion"] == old["metadata"]["resourceVersion"]
+        {
             child(&mut new, "metadata").remove("resourceVersion");
         }
         check_identity(ctx, kind, &new)?;
@@ -52,7 +54,11 @@ fn read(ctx: &Context, kind: &Kind, form: BodyType) -> ApiResult<Value> {
         _ => false,
     };
     if !accepted {
-        let mut types = vec!["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+        let mut types = vec![
+            "application/json-patch+json",
+            "application/merge-patch+json",
+            "application/apply-patch+yaml",
+        ];
         if kind.type_id.is_some() {
             types.insert(2, "application/strategic-merge-patch+json");
         }

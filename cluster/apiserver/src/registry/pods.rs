@@ -51,11 +51,19 @@ async fn assign(ctx: &Context, kind: &Arc<Kind>, name: &str, binding: &Value) ->
     let uid = object::uid(binding).to_owned();
     modify::change(ctx, kind, name, "binding", |old| {
         if object::is_deleting(old) {
-            return Err(ApiError::conflict(kind, name, &format!("pod {name} is being deleted, cannot be assigned to a host")));
+            return Err(ApiError::conflict(
+                kind,
+                name,
+                &format!("pod {name} is being deleted, cannot be assigned to a host"),
+            ));
         }
         let bound = text(old, "/spec/nodeName");
         if !bound.is_empty() {
-            return Err(ApiError::conflict(kind, name, &format!("pod {name} is already assigned to node {bound:?}")));
+            return Err(ApiError::conflict(
+                kind,
+                name,
+                &format!("pod {name} is already assigned to node {bound:?}"),
+            ));
         }
         let mut new = old.clone();
         let metadata = child(&mut new, "metadata");

@@ -48,7 +48,9 @@ pub(crate) async fn create(ctx: &Context, kind: &Arc<Kind>) -> ApiResult<Reply> 
 fn token_review(ctx: &Context, spec: &Value) -> Value {
     let wanted = tokens::audiences(&ctx.api, spec);
     match tokens::authenticate(&ctx.api, text(spec, "/token"), &wanted) {
-        Ok(found) => json!({"authenticated": true, "user": found.user.to_value(), "audiences": found.audiences}),
+        Ok(found) => {
+            json!({"authenticated": true, "user": found.user.to_value(), "audiences": found.audiences})
+        }
         Err(why) => json!({"user": {}, "error": why}),
     }
 }
@@ -61,7 +63,12 @@ fn asked_user(spec: &Value) -> User {
         name: text(spec, "/user").to_owned(),
         uid: text(spec, "/uid").to_owned(),
         groups: strings(&spec["groups"]),
-        extra: spec["extra"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), strings(v))).collect(),
+        extra: spec["extra"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), strings(v)))
+            .collect(),
     }
 }
 

@@ -42,7 +42,11 @@ pub(crate) async fn handle(ctx: &Context, kind: &Arc<Kind>) -> ApiResult<Reply> 
     };
     let patch = match sent {
         Some(_) => Value::Null,
-        None => parse::json(&ctx.body).map_err(|why| ApiError::bad_request(format!("error decoding patch: {why}")))?.value,
+        None => {
+            parse::json(&ctx.body)
+                .map_err(|why| ApiError::bad_request(format!("error decoding patch: {why}")))?
+                .value
+        }
     };
     let changed = modify::change(ctx, kind, name, "", |old| {
         let scale = match &sent {
@@ -130,7 +134,8 @@ fn selector_text(selector: &Value) -> String {
         .collect();
     for expression in object::items(selector, "/matchExpressions") {
         let key = object::text(expression, "/key");
-        let values: Vec<&str> = object::items(expression, "/values").iter().filter_map(Value::as_str).collect();
+        let values: Vec<&str> =
+            object::items(expression, "/values").iter().filter_map(Value::as_str).collect();
         parts.push(match object::text(expression, "/operator") {
             "In" => format!("{key} in ({})", values.join(",")),
             "NotIn" => format!("{key} notin ({})", values.join(",")),

@@ -28,13 +28,14 @@ impl Selection {
     /// 400 for selectors that do not parse or name unsupported fields.
     pub(crate) fn read(ctx: &Context, kind: &Kind) -> ApiResult<Self> {
         let labels = ctx.query.get("labelSelector").unwrap_or_default().parse();
-        let labels: LabelSelector = labels
-            .map_err(|error| ApiError::bad_request(format!("unable to parse requirement: {error}")))?;
+        let labels: LabelSelector =
+            labels.map_err(|error| ApiError::bad_request(format!("unable to parse requirement: {error}")))?;
         let fields = ctx.query.get("fieldSelector").unwrap_or_default().parse();
         let mut fields: FieldSelector = fields
             .map_err(|error| ApiError::bad_request(format!("unable to parse field selector: {error}")))?;
         if !ctx.info.name.is_empty() {
-            let name = FieldTerm { field: "metadata.name".to_owned(), value: ctx.info.name.clone(), equal: true };
+            let name =
+                FieldTerm { field: "metadata.name".to_owned(), value: ctx.info.name.clone(), equal: true };
             fields.terms.push(name);
         }
         for term in &fields.terms {
@@ -57,7 +58,9 @@ impl Selection {
 
     pub(crate) fn matches(&self, kind: &Kind, object: &Value) -> bool {
         self.labels.matches_object(object)
-            && self.fields.matches(|field| Some(Cow::Owned(value_of(kind, object, field).unwrap_or_default())))
+            && self
+                .fields
+                .matches(|field| Some(Cow::Owned(value_of(kind, object, field).unwrap_or_default())))
     }
 }
 

@@ -25,8 +25,10 @@ const SECONDS: std::ops::RangeInclusive<i64> = 600..=(1 << 32);
 pub(crate) async fn create(ctx: &Context, kind: &Arc<Kind>) -> ApiResult<Reply> {
     let api = &ctx.api;
     let (namespace, name) = (&ctx.info.namespace, &ctx.info.name);
-    let mut request = body::typed(ctx, "authentication.k8s.io/v1", "TokenRequest", "authentication.v1.TokenRequest")?;
-    let account = lookup(api, "serviceaccounts", namespace, name).ok_or_else(|| ApiError::not_found(kind, name))?;
+    let mut request =
+        body::typed(ctx, "authentication.k8s.io/v1", "TokenRequest", "authentication.v1.TokenRequest")?;
+    let account =
+        lookup(api, "serviceaccounts", namespace, name).ok_or_else(|| ApiError::not_found(kind, name))?;
     let seconds = integer(&request, "/spec/expirationSeconds").unwrap_or(3600);
     if !SECONDS.contains(&seconds) {
         let why = "may not specify a duration less than 10 minutes";
@@ -54,17 +56,24 @@ fn bound_objects(ctx: &Context, reference: &Value) -> ApiResult<Vec<(&'static st
         "Pod" => ("pod", "pods", namespace.as_str()),
         "Secret" => ("secret", "secrets", namespace.as_str()),
         "Node" => ("node", "nodes", ""),
-        other => return Err(ApiError::bad_request(format!("cannot bind token for serviceaccount to object kind {other:?}"))),
+        other => {
+            return Err(ApiError::bad_request(format!(
+                "cannot bind token for serviceaccount to object kind {other:?}"
+            )));
+        }
     };
     let name = text(reference, "/name");
     let kind = ctx.api.kinds.get("", "v1", resource).ok_or_else(ApiError::page_not_found)?;
     let object = lookup(&ctx.api, resource, scope, name).ok_or_else(|| ApiError::not_found(&kind, name))?;
     let uid = text(reference, "/uid");
     if !uid.is_empty() && uid != object::uid(&object) {
-        let why = format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated");
+        let why = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
         return Err(ApiError::conflict(&kind, name, &why));
     }
-    let node = if key == "pod" { lookup(&ctx.api, "nodes", "", text(&object, "/spec/nodeName")) } else { None };
+    let node =
+        if key == "pod" { lookup(&ctx.api, "nodes", "", text(&object, "/spec/nodeName")) } else { None };
     let mut bound = vec![(key, object)];
     bound.extend(node.map(|node| ("node", node)));
     Ok(bound)

@@ -98,7 +98,8 @@ pub(crate) async fn watch(ctx: &Context, kind: Arc<Kind>) -> ApiResult<Reply> {
         done: false,
         _counted: ctx.api.metrics.open_watch(),
     };
-    let frames = stream::unfold(watcher, |mut watcher| async move { watcher.frame().await.map(|f| (f, watcher)) });
+    let frames =
+        stream::unfold(watcher, |mut watcher| async move { watcher.frame().await.map(|f| (f, watcher)) });
     Ok(Reply::stream("application/json", frames))
 }
 
@@ -140,9 +141,7 @@ fn beginning(ctx: &Context) -> ApiResult<Begin> {
 async fn wait_for_revision(ctx: &Context, begin: &Begin) -> ApiResult<()> {
     let wanted = match begin {
         Begin::After(revision) => *revision,
-        Begin::State { .. } => {
-            ctx.query.get("resourceVersion").map(parse_revision).transpose()?.unwrap_or(0)
-        }
+        Begin::State { .. } => ctx.query.get("resourceVersion").map(parse_revision).transpose()?.unwrap_or(0),
     };
     let deadline = Instant::now() + FUTURE_WAIT;
     while ctx.api.store.revision() < wanted {
@@ -245,7 +244,8 @@ impl Watcher {
 
     fn selects(&self, kv: &KeyValue) -> bool {
         self.selection.is_everything()
-            || super::modify::read(&self.kind, kv).is_ok_and(|object| self.selection.matches(&self.kind, &object))
+            || super::modify::read(&self.kind, kv)
+                .is_ok_and(|object| self.selection.matches(&self.kind, &object))
     }
 
     fn event(&mut self, kind: &str, kv: &KeyValue, out: &mut Vec<u8>) {

@@ -19,7 +19,12 @@ pub(crate) enum Mismatch {
 ///
 /// # Errors
 /// [`Mismatch`] at the first value of a wrong type.
-pub(crate) fn decode(facts: &Facts, id: TypeId, kind: &str, value: &mut Value) -> Result<Vec<String>, Mismatch> {
+pub(crate) fn decode(
+    facts: &Facts,
+    id: TypeId,
+    kind: &str,
+    value: &mut Value,
+) -> Result<Vec<String>, Mismatch> {
     let mut walk = Walk { facts, kind, path: String::new(), unknown: Vec::new() };
     walk.check(&Shape::Ref(id), value)?;
     Ok(walk.unknown)
@@ -63,10 +68,14 @@ impl Walk<'_> {
     fn check(&mut self, shape: &Shape, value: &mut Value) -> Result<(), Mismatch> {
         let wanted = match (shape, &*value) {
             (Shape::Any | Shape::Object, _) | (_, Value::Null) => return Ok(()),
-            (Shape::String, Value::String(_)) | (Shape::Boolean, Value::Bool(_)) | (Shape::Number, Value::Number(_)) => {
+            (Shape::String, Value::String(_))
+            | (Shape::Boolean, Value::Bool(_))
+            | (Shape::Number, Value::Number(_)) => {
                 return Ok(());
             }
-            (Shape::Int32, Value::Number(n)) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => return Ok(()),
+            (Shape::Int32, Value::Number(n)) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => {
+                return Ok(());
+            }
             (Shape::Int64, Value::Number(n)) if n.as_i64().is_some() => return Ok(()),
             (Shape::IntOrString, Value::String(_)) => return Ok(()),
             (Shape::Quantity, Value::String(text)) => {
@@ -75,7 +84,9 @@ impl Walk<'_> {
                     Err(error) => Err(self.format(error.to_string())),
                 };
             }
-            (Shape::IntOrString, Value::Number(n)) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => {
+            (Shape::IntOrString, Value::Number(n))
+                if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) =>
+            {
                 return Ok(());
             }
             (Shape::Quantity, Value::Number(n)) => {
@@ -179,7 +190,8 @@ mod tests {
 
     fn run(value: &mut Value) -> Result<Vec<String>, String> {
         let facts = facts();
-        decode(facts, facts.find("apps.v1.Deployment").unwrap(), "Deployment", value).map_err(|e| e.to_string())
+        decode(facts, facts.find("apps.v1.Deployment").unwrap(), "Deployment", value)
+            .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -188,14 +200,23 @@ mod tests {
             "spec": {"unknownField": 1, "template": {"spec": {"containers": [{"name": "a", "imagee": "x"}]}}}});
         let mut unknown = run(&mut value).unwrap();
         unknown.sort();
-        assert_eq!(unknown, ["metadata.unknownMeta", "spec.template.spec.containers[0].imagee", "spec.unknownField"]);
-        assert_eq!(value, json!({"metadata": {}, "spec": {"template": {"spec": {"containers": [{"name": "a"}]}}}}));
+        assert_eq!(
+            unknown,
+            ["metadata.unknownMeta", "spec.template.spec.containers[0].imagee", "spec.unknownField"]
+        );
+        assert_eq!(
+            value,
+            json!({"metadata": {}, "spec": {"template": {"spec": {"containers": [{"name": "a"}]}}}})
+        );
     }
 
     #[test]
     fn wrong_types_are_told_in_gos_words() {
         let error = run(&mut json!({"spec": {"replicas": "3"}})).unwrap_err();
-        assert_eq!(error, "json: cannot unmarshal string into Go struct field Deployment.spec.replicas of type int32");
+        assert_eq!(
+            error,
+            "json: cannot unmarshal string into Go struct field Deployment.spec.replicas of type int32"
+        );
         assert!(run(&mut json!({"spec": []})).is_err());
         assert!(run(&mut json!({"metadata": {"creationTimestamp": "yesterday"}})).is_err());
     }

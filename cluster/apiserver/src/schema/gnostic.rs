@@ -67,9 +67,11 @@ pub(crate) fn document<'a>(
 fn path_item(gvk: &Value) -> Message {
     let query = Message::default().text(2, "query").text(4, "fieldValidation").text(6, "string");
     let parameter = Message::default().message(2, &Message::default().message(3, &query));
-    let operation = Message::default()
-        .message(8, &Message::default().message(1, &parameter))
-        .extension(13, "x-kubernetes-group-version-kind", gvk);
+    let operation = Message::default().message(8, &Message::default().message(1, &parameter)).extension(
+        13,
+        "x-kubernetes-group-version-kind",
+        gvk,
+    );
     Message::default().message(8, &operation)
 }
 
@@ -80,9 +82,13 @@ fn schema(value: &Value) -> Message {
             ("$ref", Value::String(text)) => out.text(1, text),
             ("format", Value::String(text)) => out.text(2, text),
             ("description", Value::String(text)) => out.text(4, text),
-            ("required", Value::Array(list)) => list.iter().filter_map(Value::as_str).fold(out, |out, name| out.text(19, name)),
+            ("required", Value::Array(list)) => {
+                list.iter().filter_map(Value::as_str).fold(out, |out, name| out.text(19, name))
+            }
             ("additionalProperties", Value::Bool(true)) => out.message(21, &Message::default().flag(2)),
-            ("additionalProperties", Value::Object(_)) => out.message(21, &Message::default().message(1, &schema(value))),
+            ("additionalProperties", Value::Object(_)) => {
+                out.message(21, &Message::default().message(1, &schema(value)))
+            }
             ("type", Value::String(text)) => out.message(22, &Message::default().text(1, text)),
             ("items", Value::Object(_)) => out.message(23, &Message::default().message(1, &schema(value))),
             ("properties", Value::Object(map)) => {

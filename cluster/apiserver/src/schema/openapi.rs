@@ -21,7 +21,8 @@ pub(crate) fn index(ctx: &Context) -> Reply {
     let mut paths = Map::new();
     for (group, versions) in kinds.groups() {
         for version in versions {
-            let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+            let path =
+                if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
             let hash = hash(&kinds, &group, &version);
             let url = format!("/openapi/v3/{path}?hash={hash}");
             paths.insert(path, json!({"serverRelativeURL": url}));
@@ -89,7 +90,8 @@ pub(crate) fn v2(ctx: &Context) -> ApiResult<Reply> {
     }
     schemas.finish();
     if protobuf {
-        let paths = kinds.iter().filter(|kind| kind.verbs.contains(&"patch")).map(|kind| (path_of(kind), gvk(kind)));
+        let paths =
+            kinds.iter().filter(|kind| kind.verbs.contains(&"patch")).map(|kind| (path_of(kind), gvk(kind)));
         let bytes = gnostic::document(&ctx.api.version, schemas.done.iter(), paths);
         let kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
         return Ok(Reply::bytes(StatusCode::OK, kind, Bytes::from(bytes)));
@@ -270,7 +272,10 @@ impl Schemas {
                 }
                 Topology::ListMap(keys) => {
                     marks.insert("x-kubernetes-list-type".to_owned(), json!("map"));
-                    marks.insert("x-kubernetes-list-map-keys".to_owned(), json!(keys.split(',').collect::<Vec<_>>()));
+                    marks.insert(
+                        "x-kubernetes-list-map-keys".to_owned(),
+                        json!(keys.split(',').collect::<Vec<_>>()),
+                    );
                 }
             }
             if field.patch_merge {
@@ -326,7 +331,9 @@ impl Schemas {
 fn long_name(short: &str) -> String {
     match short.split_once('.') {
         Some(("meta", rest)) => format!("io.k8s.apimachinery.pkg.apis.meta.{rest}"),
-        Some(("apiextensions", rest)) => format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{rest}"),
+        Some(("apiextensions", rest)) => {
+            format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{rest}")
+        }
         _ => format!("io.k8s.api.{short}"),
     }
 }

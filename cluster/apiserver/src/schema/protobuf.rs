@@ -35,7 +35,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Value, String> {
         }
     }
     let facts = facts();
-    let id = type_of(facts, &api_version, &kind).ok_or_else(|| format!("no kind {kind:?} is known in {api_version:?}"))?;
+    let id = type_of(facts, &api_version, &kind)
+        .ok_or_else(|| format!("no kind {kind:?} is known in {api_version:?}"))?;
     let mut object = message(facts, id, raw, 0)?;
     object["apiVersion"] = json!(api_version);
     object["kind"] = json!(kind);
@@ -130,7 +131,9 @@ fn message(facts: &Facts, id: TypeId, bytes: &[u8], depth: usize) -> Result<Valu
         return Ok(json!({}));
     }
     let mut map = Map::new();
-    fields(facts, &entry.fields, bytes, &mut map, depth, &|field, number| field.number == number && field.inner == 0)?;
+    fields(facts, &entry.fields, bytes, &mut map, depth, &|field, number| {
+        field.number == number && field.inner == 0
+    })?;
     Ok(Value::Object(map))
 }
 
@@ -157,13 +160,21 @@ fn fields(
             && known.iter().any(|field| field.number == number && field.inner > 0)
         {
             // An embedded message: its fields stand beside ours in JSON.
-            fields(facts, known, inner, map, depth + 1, &|field, inner| field.number == number && field.inner == inner)?;
+            fields(facts, known, inner, map, depth + 1, &|field, inner| {
+                field.number == number && field.inner == inner
+            })?;
         }
     }
     Ok(())
 }
 
-fn put(facts: &Facts, field: &Field, wire: Wire<'_>, map: &mut Map<String, Value>, depth: usize) -> Result<(), String> {
+fn put(
+    facts: &Facts,
+    field: &Field,
+    wire: Wire<'_>,
+    map: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<(), String> {
     match &field.shape {
         Shape::List(item) => {
             let slot = map.entry(field.name).or_insert_with(|| json!([]));
@@ -202,7 +213,9 @@ fn put(facts: &Facts, field: &Field, wire: Wire<'_>, map: &mut Map<String, Value
 
 /// A list as the value of a map is a message with one repeated field.
 fn map_value(facts: &Facts, item: &Shape, wire: Wire<'_>, depth: usize) -> Result<Option<Value>, String> {
-    let (Shape::List(inner), Wire::Bytes(bytes)) = (item, wire) else { return value(facts, item, wire, depth) };
+    let (Shape::List(inner), Wire::Bytes(bytes)) = (item, wire) else {
+        return value(facts, item, wire, depth);
+    };
     let mut list = Vec::new();
     for part in Reader(bytes) {
         if let (1, wire) = part? {
@@ -218,7 +231,9 @@ fn value(facts: &Facts, shape: &Shape, wire: Wire<'_>, depth: usize) -> Result<O
         (Shape::Boolean, Wire::Varint(n)) => Some(json!(n != 0)),
         (Shape::Int32 | Shape::Int64, Wire::Varint(n)) => Some(json!(n.cast_signed())),
         (Shape::Number, Wire::Fixed64(n)) => Number::from_f64(f64::from_bits(n)).map(Value::Number),
-        (Shape::Bytes, Wire::Bytes(bytes)) => Some(json!(base64::engine::general_purpose::STANDARD.encode(bytes))),
+        (Shape::Bytes, Wire::Bytes(bytes)) => {
+            Some(json!(base64::engine::general_purpose::STANDARD.encode(bytes)))
+        }
         (Shape::Time | Shape::MicroTime, Wire::Bytes(bytes)) => time(bytes, *shape == Shape::MicroTime)?,
         (Shape::Quantity, Wire::Bytes(bytes)) => first_string(bytes)?.map(Value::String),
         (Shape::IntOrString, Wire::Bytes(bytes)) => Some(int_or_string(bytes)?),
@@ -315,7 +330,10 @@ mod tests {
         let entry = [field(1, b"a"), field(2, b"b")].concat();
         let raw = [field(1, &metadata), field(2, &entry)].concat();
         let object = decode(&envelope("v1", "ConfigMap", &raw)).unwrap();
-        assert_eq!(object, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}, "data": {"a": "b"}}));
+        assert_eq!(
+            object,
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}, "data": {"a": "b"}})
+        );
     }
 
     #[test]

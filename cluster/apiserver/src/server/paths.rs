@@ -12,7 +12,8 @@ use crate::{
 };
 
 /// Checks that `?verbose` lists; each holds as soon as the server answers at all.
-const CHECKS: &[&str] = &["ping", "log", "etcd", "poststarthook/rbac/bootstrap-roles", "poststarthook/bootstrap-controller"];
+const CHECKS: &[&str] =
+    &["ping", "log", "etcd", "poststarthook/rbac/bootstrap-roles", "poststarthook/bootstrap-controller"];
 
 /// Handles a path outside resources.
 ///
@@ -48,7 +49,17 @@ pub(crate) fn handle(ctx: &Context) -> ApiResult<Reply> {
 }
 
 fn root() -> Reply {
-    let paths = ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
+    let paths = [
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ];
     Reply::json(StatusCode::OK, &json!({"paths": paths}))
 }
 

@@ -45,7 +45,10 @@ impl Reply {
     }
 
     /// A body that goes on until the stream ends.
-    pub(crate) fn stream(content_type: &'static str, frames: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+    pub(crate) fn stream(
+        content_type: &'static str,
+        frames: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> Self {
         let frames: Pin<Box<dyn Stream<Item = Bytes> + Send>> = Box::pin(frames);
         let body = StreamBody::new(frames.map(|bytes| Ok(Frame::data(bytes))));
         Self::with_body(StatusCode::OK, content_type, body.boxed_unsync())

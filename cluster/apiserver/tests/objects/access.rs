@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use base_tls::{ClientAuth, Server as TlsServer};
-use k8s_openapi::{
-    api::{
-        authentication::v1::{TokenRequest, TokenReview},
-        authorization::v1::SelfSubjectAccessReview,
-        core::v1::{ConfigMap, Pod, ServiceAccount},
-        rbac::v1::{Role, RoleBinding},
-    },
+use k8s_openapi::api::{
+    authentication::v1::{TokenRequest, TokenReview},
+    authorization::v1::SelfSubjectAccessReview,
+    core::v1::{ConfigMap, Pod, ServiceAccount},
+    rbac::v1::{Role, RoleBinding},
 };
 use kube::{
     Api, Client,
@@ -35,7 +33,13 @@ async fn with_token(server: &Server, token: &str) -> Client {
 async fn token_for(client: &Client, account: &str, spec: Value) -> String {
     let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
     let request: TokenRequest = typed(json!({"metadata": {}, "spec": spec}));
-    accounts.create_token_request(account, &PostParams::default(), &request).await.unwrap().status.unwrap().token
+    accounts
+        .create_token_request(account, &PostParams::default(), &request)
+        .await
+        .unwrap()
+        .status
+        .unwrap()
+        .token
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,7 +50,8 @@ async fn tokens_die_with_what_they_are_bound_to() {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let bound = pods.create(&PostParams::default(), &pod("bound")).await.unwrap();
     let reference = json!({"kind": "Pod", "apiVersion": "v1", "name": "bound", "uid": bound.metadata.uid});
-    let token = token_for(&client, "default", json!({"audiences": ["istio-ca"], "boundObjectRef": reference})).await;
+    let token =
+        token_for(&client, "default", json!({"audiences": ["istio-ca"], "boundObjectRef": reference})).await;
     let review = async |audiences: Value| {
         let reviews: Api<TokenReview> = Api::all(client.clone());
         let review = typed(json!({"metadata": {}, "spec": {"token": token, "audiences": audiences}}));
@@ -54,7 +59,10 @@ async fn tokens_die_with_what_they_are_bound_to() {
     };
     let good = review(json!(["istio-ca"])).await;
     let user = good.user.unwrap();
-    assert_eq!((good.authenticated, user.username.as_deref()), (Some(true), Some("system:serviceaccount:default:default")));
+    assert_eq!(
+        (good.authenticated, user.username.as_deref()),
+        (Some(true), Some("system:serviceaccount:default:default"))
+    );
     assert_eq!(user.extra.unwrap()["authentication.kubernetes.io/pod-name"], ["bound"]);
     assert_eq!(good.audiences, Some(vec!["istio-ca".to_owned()]));
     assert_ne!(review(json!([])).await.authenticated, Some(true), "it is not for the API itself");
@@ -93,7 +101,11 @@ async fn roles_allow_and_nothing_else_does() {
     let refused = maps.create(&PostParams::default(), &typed(json!({"metadata": {"name": "x"}}))).await;
     assert_eq!(status(refused.unwrap_err()).code, 403);
     let asks: Api<SelfSubjectAccessReview> = Api::all(robot);
-    let ask = |verb: &str| typed(json!({"metadata": {}, "spec": {"resourceAttributes": {"namespace": "default", "verb": verb, "resource": "configmaps"}}}));
+    let ask = |verb: &str| {
+        typed(
+            json!({"metadata": {}, "spec": {"resourceAttributes": {"namespace": "default", "verb": verb, "resource": "configmaps"}}}),
+        )
+    };
     assert!(asks.create(&PostParams::default(), &ask("list")).await.unwrap().status.unwrap().allowed);
     assert!(!asks.create(&PostParams::default(), &ask("delete")).await.unwrap().status.unwrap().allowed);
     let node = server.client_as("system:node:n1", Some("system:nodes")).await;
@@ -107,8 +119,10 @@ async fn nobody_grants_what_they_do_not_hold() {
     let client = server.client().await;
     let bindings: Api<RoleBinding> = Api::default_namespaced(client.clone());
     let binding = |name: &str, role: &str, user: &str| {
-        typed::<RoleBinding>(json!({"metadata": {"name": name}, "roleRef": {"kind": "ClusterRole", "name": role, "apiGroup": "rbac.authorization.k8s.io"},
-            "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}]}))
+        typed::<RoleBinding>(
+            json!({"metadata": {"name": name}, "roleRef": {"kind": "ClusterRole", "name": role, "apiGroup": "rbac.authorization.k8s.io"},
+            "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}]}),
+        )
     };
     bindings.create(&PostParams::default(), &binding("ann", "admin", "ann")).await.unwrap();
     let ann = server.client_as("ann", None).await;
@@ -118,7 +132,11 @@ async fn nobody_grants_what_they_do_not_hold() {
     let refused = hers.create(&PostParams::default(), &binding("all", "cluster-admin", "bob")).await;
     let refused = status(refused.unwrap_err());
     assert_eq!(refused.code, 403);
-    assert!(refused.message.contains("is attempting to grant RBAC permissions not currently held"), "{}", refused.message);
+    assert!(
+        refused.message.contains("is attempting to grant RBAC permissions not currently held"),
+        "{}",
+        refused.message
+    );
     let roles: Api<Role> = Api::default_namespaced(ann);
     let role = json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]});
     assert_eq!(status(roles.create(&PostParams::default(), &typed(role)).await.unwrap_err()).code, 403);
@@ -149,14 +167,18 @@ async fn apply_keeps_owners_apart() {
     let client = server.client().await;
     let api: Api<ConfigMap> = Api::default_namespaced(client);
     let apply = async |manager: &str, data: Value| {
-        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}, "data": data});
+        let object =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}, "data": data});
         api.patch("cm", &PatchParams::apply(manager), &Patch::Apply(&object)).await
     };
     apply("one", json!({"a": "1"})).await.unwrap();
     let both = apply("two", json!({"b": "2"})).await.unwrap();
     assert_eq!(both.metadata.managed_fields.unwrap().len(), 2);
     let conflict = status(apply("two", json!({"a": "3", "b": "2"})).await.unwrap_err());
-    assert_eq!((conflict.code, &*conflict.message), (409, "Apply failed with 1 conflict: conflict with \"one\" using v1: .data.a"));
+    assert_eq!(
+        (conflict.code, &*conflict.message),
+        (409, "Apply failed with 1 conflict: conflict with \"one\" using v1: .data.a")
+    );
     // An update takes the field over from whoever applied it.
     api.patch("cm", &PatchParams::default(), &Patch::Merge(&json!({"data": {"a": "9"}}))).await.unwrap();
     let again = status(apply("one", json!({"a": "1"})).await.unwrap_err());
@@ -186,12 +208,17 @@ async fn kubelet(server: &Server) -> u16 {
                 let head = String::from_utf8(head).unwrap();
                 let line = head.lines().next().unwrap().to_owned();
                 if line.contains("/containerLogs/") {
-                    let answer = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{line}", line.len());
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{line}",
+                        line.len()
+                    );
                     stream.write_all(answer.as_bytes()).await.unwrap();
                     stream.flush().await.unwrap();
                     return;
                 }
-                let answer = format!("HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: SPDY/3.1\r\nx-line: {line}\r\n\r\n");
+                let answer = format!(
+                    "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: SPDY/3.1\r\nx-line: {line}\r\n\r\n"
+                );
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 stream.flush().await.unwrap();
                 let (mut read, mut write) = tokio::io::split(stream);
@@ -210,13 +237,19 @@ async fn streams_reach_the_kubelet() {
     let port = kubelet(&server).await;
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
-    let post = |path: &str, body: &Value| http::Request::post(path).header("content-type", "application/json").body(body.to_string().into_bytes()).unwrap();
+    let post = |path: &str, body: &Value| {
+        http::Request::post(path)
+            .header("content-type", "application/json")
+            .body(body.to_string().into_bytes())
+            .unwrap()
+    };
     client.request::<Value>(post("/api/v1/nodes", &node)).await.unwrap();
     let mut bound = serde_json::to_value(pod("web")).unwrap();
     bound["spec"]["nodeName"] = json!("n1");
     client.request::<Value>(post("/api/v1/namespaces/default/pods", &bound)).await.unwrap();
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
-    let log = pods.logs("web", &kube::api::LogParams { tail_lines: Some(3), ..Default::default() }).await.unwrap();
+    let log =
+        pods.logs("web", &kube::api::LogParams { tail_lines: Some(3), ..Default::default() }).await.unwrap();
     assert_eq!(log, "GET /containerLogs/default/web/app?&tailLines=3 HTTP/1.1".replace("?&", "?"));
     let upgrade = http::Request::post("/api/v1/namespaces/default/pods/web/exec?command=ls&stdout=true")
         .header("connection", "Upgrade")
@@ -231,6 +264,8 @@ async fn streams_reach_the_kubelet() {
     let mut echo = [0_u8; 19];
     stream.read_exact(&mut echo).await.unwrap();
     assert_eq!(&echo, b"raw bytes\0both ways");
-    let refused = pods.logs("web", &kube::api::LogParams { container: Some("other".to_owned()), ..Default::default() }).await;
+    let refused = pods
+        .logs("web", &kube::api::LogParams { container: Some("other".to_owned()), ..Default::default() })
+        .await;
     assert!(status(refused.unwrap_err()).message.contains("container other is not valid for pod web"));
 }

@@ -18,14 +18,21 @@ async fn conflicts_and_preconditions() {
     let first = config_map(&client, "a", "1").await;
     let again = api.create(&PostParams::default(), &typed(json!({"metadata": {"name": "a"}}))).await;
     let refusal = status(again.unwrap_err());
-    assert_eq!((refusal.code, &*refusal.reason, &*refusal.message), (409, "AlreadyExists", "configmaps \"a\" already exists"));
+    assert_eq!(
+        (refusal.code, &*refusal.reason, &*refusal.message),
+        (409, "AlreadyExists", "configmaps \"a\" already exists")
+    );
     let mut changed = first.clone();
     changed.data.get_or_insert_default().insert("value".to_owned(), "2".to_owned());
     let second = api.replace("a", &PostParams::default(), &changed).await.unwrap();
     assert_ne!(second.resource_version(), first.resource_version());
     let stale = status(api.replace("a", &PostParams::default(), &changed).await.unwrap_err());
     assert_eq!((stale.code, &*stale.reason), (409, "Conflict"));
-    assert!(stale.message.contains("the object has been modified; please apply your changes to the latest version"));
+    assert!(
+        stale
+            .message
+            .contains("the object has been modified; please apply your changes to the latest version")
+    );
     // Nothing changed, nothing is written.
     let same = api.replace("a", &PostParams::default(), &second).await.unwrap();
     assert_eq!(same.resource_version(), second.resource_version());
@@ -38,7 +45,10 @@ async fn conflicts_and_preconditions() {
     let invalid = api.create(&PostParams::default(), &typed(json!({"metadata": {"name": "Bad_Name"}}))).await;
     let invalid = status(invalid.unwrap_err());
     assert_eq!((invalid.code, &*invalid.reason), (422, "Invalid"));
-    let generated = api.create(&PostParams::default(), &typed(json!({"metadata": {"generateName": "g-"}}))).await.unwrap();
+    let generated = api
+        .create(&PostParams::default(), &typed(json!({"metadata": {"generateName": "g-"}})))
+        .await
+        .unwrap();
     assert_eq!(generated.name_any().len(), "g-".len() + 5);
 }
 
@@ -59,7 +69,8 @@ async fn finalizers_hold_objects() {
     api.patch("held", &PatchParams::default(), &Patch::Merge(&none)).await.unwrap();
     assert!(api.get_opt("held").await.unwrap().is_none());
     config_map(&client, "parent", "1").await;
-    let foreground = DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
+    let foreground =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
     api.delete("parent", &foreground).await.unwrap();
     assert_eq!(api.get("parent").await.unwrap().finalizers(), ["foregroundDeletion"]);
 }
@@ -71,7 +82,11 @@ async fn pods_are_admitted_bound_and_end() {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let refused = status(pods.create(&PostParams::default(), &pod("early")).await.unwrap_err());
     assert_eq!(refused.code, 403);
-    assert!(refused.message.contains("error looking up service account default/default"), "{}", refused.message);
+    assert!(
+        refused.message.contains("error looking up service account default/default"),
+        "{}",
+        refused.message
+    );
     default_account(&client).await;
     let created = pods.create(&PostParams::default(), &pod("web")).await.unwrap();
     let value: Value = serde_json::to_value(&created).unwrap();
@@ -84,7 +99,12 @@ async fn pods_are_admitted_bound_and_end() {
     assert_eq!(value["metadata"]["generation"], 1);
     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "web"}, "target": {"kind": "Node", "name": "n1"}});
     let path = "/api/v1/namespaces/default/pods/web/binding";
-    let request = || http::Request::post(path).header("content-type", "application/json").body(binding.to_string().into_bytes()).unwrap();
+    let request = || {
+        http::Request::post(path)
+            .header("content-type", "application/json")
+            .body(binding.to_string().into_bytes())
+            .unwrap()
+    };
     client.request::<Value>(request()).await.unwrap();
     assert_eq!(status(client.request::<Value>(request()).await.unwrap_err()).code, 409);
     assert_eq!(pods.get("web").await.unwrap().spec.unwrap().node_name.as_deref(), Some("n1"));
@@ -94,7 +114,9 @@ async fn pods_are_admitted_bound_and_end() {
     pods.delete("web", &DeleteParams::default()).await.unwrap();
     let marked = pods.get("web").await.unwrap();
     assert_eq!(marked.metadata.deletion_grace_period_seconds, Some(30));
-    pods.delete("web", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await.unwrap();
+    pods.delete("web", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() })
+        .await
+        .unwrap();
     assert!(pods.get_opt("web").await.unwrap().is_none());
     pods.create(&PostParams::default(), &pod("unbound")).await.unwrap();
     pods.delete("unbound", &DeleteParams::default()).await.unwrap();
@@ -129,7 +151,10 @@ async fn services_hold_addresses() {
     let refused = api.patch("np", &PatchParams::default(), &Patch::Merge(&moved)).await;
     assert!(status(refused.unwrap_err()).message.contains("field is immutable"));
     let headless = make("h", json!({"clusterIP": "None", "ports": port}));
-    assert_eq!(api.create(&PostParams::default(), &headless).await.unwrap().spec.unwrap().cluster_ip.as_deref(), Some("None"));
+    assert_eq!(
+        api.create(&PostParams::default(), &headless).await.unwrap().spec.unwrap().cluster_ip.as_deref(),
+        Some("None")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,7 +173,8 @@ async fn namespaces_end_when_they_are_empty() {
     assert!(refused.message.contains("because it is being terminated"));
     let mut body: Value = serde_json::to_value(api.get("blue").await.unwrap()).unwrap();
     body["spec"] = json!({"finalizers": []});
-    let request = http::Request::put("/api/v1/namespaces/blue/finalize").header("content-type", "application/json");
+    let request =
+        http::Request::put("/api/v1/namespaces/blue/finalize").header("content-type", "application/json");
     client.request::<Value>(request.body(body.to_string().into_bytes()).unwrap()).await.unwrap();
     assert!(api.get_opt("blue").await.unwrap().is_none());
     let nowhere: Api<ConfigMap> = Api::namespaced(client, "nowhere");

@@ -34,7 +34,15 @@ async fn pages_are_of_one_revision() {
     assert_eq!(status(api.list(&ListParams::default().fields("data.x=1")).await.unwrap_err()).code, 400);
     let filtered = api.list(&ListParams::default().labels("value=even").limit(2)).await.unwrap();
     assert_eq!(filtered.items.len(), 2);
-    let rest = api.list(&ListParams::default().labels("value=even").limit(2).continue_token(filtered.metadata.continue_.as_deref().unwrap())).await.unwrap();
+    let rest = api
+        .list(
+            &ListParams::default()
+                .labels("value=even")
+                .limit(2)
+                .continue_token(filtered.metadata.continue_.as_deref().unwrap()),
+        )
+        .await
+        .unwrap();
     assert_eq!(rest.items.len(), 2);
     // After compaction the token has expired, and the answer offers one that goes on.
     let revision = server.store.revision();
@@ -111,14 +119,17 @@ async fn other_forms() {
         let request = http::Request::get(path).header("accept", accept).body(Vec::new()).unwrap();
         serde_json::from_str::<Value>(&client.request_text(request).await.unwrap()).unwrap()
     };
-    let table = get("/api/v1/configmaps?includeObject=Object", "application/json;as=Table;v=v1;g=meta.k8s.io").await;
+    let table =
+        get("/api/v1/configmaps?includeObject=Object", "application/json;as=Table;v=v1;g=meta.k8s.io").await;
     assert_eq!(table["columnDefinitions"][1]["name"], "Data");
     assert_eq!(table["rows"][0]["cells"][0], "a");
     assert_eq!(table["rows"][0]["object"]["data"]["value"], "1");
-    let partial = get("/api/v1/configmaps", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await;
+    let partial =
+        get("/api/v1/configmaps", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await;
     assert_eq!(partial["kind"], "PartialObjectMetadataList");
     assert!(partial["items"][0].get("data").is_none());
-    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
+    let aggregated =
+        "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
     assert_eq!(get("/apis", aggregated).await["apiVersion"], "apidiscovery.k8s.io/v2beta1");
     assert_eq!(get("/apis", "application/json").await["kind"], "APIGroupList");
     let document = get("/openapi/v3/apis/apps/v1", "application/json").await;

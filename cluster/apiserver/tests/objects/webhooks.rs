@@ -22,7 +22,9 @@ fn decide(review: &Value) -> Value {
     let response = if object["metadata"]["labels"]["bad"] == "yes" {
         json!({"uid": uid, "allowed": false, "status": {"message": "no bad things", "code": 418}})
     } else {
-        let patch = json!([{"op": "add", "path": "/metadata/annotations", "value": {"seen": request["operation"]}}]).to_string();
+        let patch =
+            json!([{"op": "add", "path": "/metadata/annotations", "value": {"seen": request["operation"]}}])
+                .to_string();
         let patch = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, patch);
         json!({"uid": uid, "allowed": true, "warnings": ["be careful"], "patchType": "JSONPatch", "patch": patch})
     };
@@ -39,12 +41,18 @@ async fn webhook(server: &Server) -> u16 {
             let tls = Arc::clone(&tls);
             tokio::spawn(async move {
                 let stream = tls.accept(stream).await.unwrap();
-                let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async {
-                    let body = request.into_body().collect().await.unwrap().to_bytes();
-                    let review: Value = serde_json::from_slice(&body).unwrap();
-                    Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(bytes::Bytes::from(decide(&review).to_string()))))
-                });
-                hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(stream), service).await.ok();
+                let service =
+                    hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async {
+                        let body = request.into_body().collect().await.unwrap().to_bytes();
+                        let review: Value = serde_json::from_slice(&body).unwrap();
+                        Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(bytes::Bytes::from(
+                            decide(&review).to_string(),
+                        ))))
+                    });
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
+                    .await
+                    .ok();
             });
         }
     });
@@ -52,12 +60,15 @@ async fn webhook(server: &Server) -> u16 {
 }
 
 async fn post(client: &Client, path: &str, body: Value) -> Value {
-    let request = http::Request::post(path).header("content-type", "application/json").body(body.to_string().into_bytes());
+    let request = http::Request::post(path)
+        .header("content-type", "application/json")
+        .body(body.to_string().into_bytes());
     client.request(request.unwrap()).await.unwrap()
 }
 
 async fn configure(server: &Server, client: &Client, kind: &str, resource: &str, policy: &str) {
-    let bundle = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, server.ca.certificate_pem());
+    let bundle =
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, server.ca.certificate_pem());
     let body = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": "hook"}, "webhooks": [{
         "name": "hook.test.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": policy, "timeoutSeconds": 5,
         "clientConfig": {"caBundle": bundle, "service": {"name": "hook", "namespace": "default", "path": "/x", "port": 443}},
@@ -67,7 +78,12 @@ async fn configure(server: &Server, client: &Client, kind: &str, resource: &str,
 }
 
 async fn publish(client: &Client, port: u16) {
-    post(client, "/api/v1/namespaces/default/services", json!({"metadata": {"name": "hook"}, "spec": {"ports": [{"port": 443}]}})).await;
+    post(
+        client,
+        "/api/v1/namespaces/default/services",
+        json!({"metadata": {"name": "hook"}, "spec": {"ports": [{"port": 443}]}}),
+    )
+    .await;
     let slice = json!({"metadata": {"name": "hook-1", "labels": {"kubernetes.io/service-name": "hook"}}, "addressType": "IPv4",
         "endpoints": [{"addresses": ["10.244.1.9"], "conditions": {"ready": true}}], "ports": [{"port": port}]});
     post(client, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice).await;
@@ -83,18 +99,27 @@ async fn mutating_and_refusing() {
     let client = server.client().await;
     let port = webhook(&server).await;
     publish(&client, port).await;
-    configure(&server, &client, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", "Fail").await;
+    configure(&server, &client, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", "Fail")
+        .await;
     let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
     eventually("the webhook is in force", async || {
-        let created = api.create(&PostParams { dry_run: true, ..PostParams::default() }, &map("probe", json!({}))).await.unwrap();
+        let created = api
+            .create(&PostParams { dry_run: true, ..PostParams::default() }, &map("probe", json!({})))
+            .await
+            .unwrap();
         created.metadata.annotations.filter(|a| a["seen"] == "CREATE")
     })
     .await;
-    let refusal = status(api.create(&PostParams::default(), &map("b", json!({"bad": "yes"}))).await.unwrap_err());
-    assert_eq!((refusal.code, &*refusal.message), (418, "admission webhook \"hook.test.example.com\" denied the request: no bad things"));
+    let refusal =
+        status(api.create(&PostParams::default(), &map("b", json!({"bad": "yes"}))).await.unwrap_err());
+    assert_eq!(
+        (refusal.code, &*refusal.message),
+        (418, "admission webhook \"hook.test.example.com\" denied the request: no bad things")
+    );
     let skipped = api.create(&PostParams::default(), &map("c", json!({"skip": "yes"}))).await.unwrap();
     assert!(skipped.metadata.annotations.is_none());
-    let request = http::Request::post("/api/v1/namespaces/default/configmaps").header("content-type", "application/json");
+    let request = http::Request::post("/api/v1/namespaces/default/configmaps")
+        .header("content-type", "application/json");
     let body = json!({"metadata": {"name": "w"}}).to_string().into_bytes();
     let response = client.send(request.body(kube::client::Body::from(body)).unwrap()).await.unwrap();
     assert_eq!(response.headers()["warning"], "299 - \"be careful\"");
@@ -105,14 +130,25 @@ async fn a_dead_webhook_fails_as_it_is_told() {
     let server = Server::start().await;
     let client = server.client().await;
     let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
-    configure(&server, &client, "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", "Fail").await;
-    let create = async || api.create(&PostParams { dry_run: true, ..PostParams::default() }, &map("a", json!({}))).await;
+    configure(&server, &client, "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", "Fail")
+        .await;
+    let create = async || {
+        api.create(&PostParams { dry_run: true, ..PostParams::default() }, &map("a", json!({}))).await
+    };
     let refusal = status(eventually("the webhook is in force", async || create().await.err()).await);
     assert_eq!(refusal.code, 500);
     assert!(refusal.message.contains("failed calling webhook \"hook.test.example.com\": failed to call webhook: Post \"https://hook.default.svc:443/x?timeout=5s\": service \"hook\" not found"), "{}", refusal.message);
-    let configurations: Api<k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration> = Api::all(client.clone());
+    let configurations: Api<k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration> =
+        Api::all(client.clone());
     configurations.delete("hook", &DeleteParams::default()).await.unwrap();
     eventually("the webhook is gone", async || create().await.ok()).await;
-    configure(&server, &client, "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", "Ignore").await;
+    configure(
+        &server,
+        &client,
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        "Ignore",
+    )
+    .await;
     create().await.unwrap();
 }

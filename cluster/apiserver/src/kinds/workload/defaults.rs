@@ -107,7 +107,9 @@ fn probe(probe: &mut Value) {
     default(probe, "successThreshold", json!(1));
     default(probe, "failureThreshold", json!(3));
     // Zero means the default, as in Go.
-    for (key, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+    for (key, value) in
+        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+    {
         if probe[key] == 0 {
             probe[key] = json!(value);
         }
@@ -175,7 +177,10 @@ mod tests {
         assert_eq!(container["readinessProbe"]["failureThreshold"], 3);
         assert_eq!(container["resources"]["requests"]["cpu"], "1");
         assert!(container.get("livenessProbe").is_none());
-        assert_eq!(spec["volumes"], json!([{"name": "tmp", "emptyDir": {}}, {"name": "c", "configMap": {"name": "x", "defaultMode": 420}}]));
+        assert_eq!(
+            spec["volumes"],
+            json!([{"name": "tmp", "emptyDir": {}}, {"name": "c", "configMap": {"name": "x", "defaultMode": 420}}])
+        );
         assert!(is_latest("localhost:5000/web") && is_latest("web:latest") && !is_latest("web@sha256:0"));
     }
 }

@@ -15,14 +15,23 @@ use crate::{
 pub(crate) fn validate_workload(object: &Value, errors: &mut Vec<FieldError>) {
     let spec = &object["spec"];
     if integer(spec, "/replicas").is_some_and(|n| n < 0) {
-        errors.push(FieldError::invalid("spec.replicas", spec["replicas"].clone(), "must be greater than or equal to 0"));
+        errors.push(FieldError::invalid(
+            "spec.replicas",
+            spec["replicas"].clone(),
+            "must be greater than or equal to 0",
+        ));
     }
     let selector = &spec["selector"];
     let wanted = selector["matchLabels"].as_object();
     if !selector.is_object() {
         errors.push(FieldError::required("spec.selector", ""));
-    } else if wanted.is_none_or(serde_json::Map::is_empty) && items(selector, "/matchExpressions").is_empty() {
-        errors.push(FieldError::invalid("spec.selector", selector.clone(), "empty selector is invalid for deployment"));
+    } else if wanted.is_none_or(serde_json::Map::is_empty) && items(selector, "/matchExpressions").is_empty()
+    {
+        errors.push(FieldError::invalid(
+            "spec.selector",
+            selector.clone(),
+            "empty selector is invalid for deployment",
+        ));
     } else {
         let labels = &spec["template"]["metadata"]["labels"];
         if !wanted.into_iter().flatten().all(|(key, value)| labels.get(key) == Some(value)) {
@@ -48,7 +57,11 @@ pub(crate) fn validate_workload(object: &Value, errors: &mut Vec<FieldError>) {
 /// A selector cannot change once objects may match it.
 pub(crate) fn selector_is_immutable(object: &Value, old: &Value, errors: &mut Vec<FieldError>) {
     if object["spec"]["selector"] != old["spec"]["selector"] {
-        errors.push(FieldError::invalid("spec.selector", object["spec"]["selector"].clone(), "field is immutable"));
+        errors.push(FieldError::invalid(
+            "spec.selector",
+            object["spec"]["selector"].clone(),
+            "field is immutable",
+        ));
     }
 }
 
@@ -60,7 +73,11 @@ pub(crate) fn validate_spec(spec: &Value, at: &str, errors: &mut Vec<FieldError>
     }
     let restart = ["Always", "OnFailure", "Never"];
     if !restart.contains(&text(spec, "/restartPolicy")) {
-        errors.push(FieldError::not_supported(format!("{at}.restartPolicy"), spec["restartPolicy"].clone(), &restart));
+        errors.push(FieldError::not_supported(
+            format!("{at}.restartPolicy"),
+            spec["restartPolicy"].clone(),
+            &restart,
+        ));
     }
     let dns = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     if !dns.contains(&text(spec, "/dnsPolicy")) {
@@ -117,7 +134,11 @@ fn validate_container(container: &Value, at: &str, volumes: &HashSet<&str>, erro
     }
     let policies = ["Always", "IfNotPresent", "Never"];
     if !policies.contains(&text(container, "/imagePullPolicy")) {
-        errors.push(FieldError::not_supported(format!("{at}.imagePullPolicy"), container["imagePullPolicy"].clone(), &policies));
+        errors.push(FieldError::not_supported(
+            format!("{at}.imagePullPolicy"),
+            container["imagePullPolicy"].clone(),
+            &policies,
+        ));
     }
     for (index, port) in items(container, "/ports").iter().enumerate() {
         check::port(&port["containerPort"], &format!("{at}.ports[{index}].containerPort"), errors);
@@ -158,7 +179,10 @@ fn validate_resources(resources: &Value, at: &str, errors: &mut Vec<FieldError>)
         if let (Some(asked), Some(most)) = (quantity(request), quantity(limit))
             && asked.milli() > most.milli()
         {
-            let why = format!("must be less than or equal to {name} limit of {}", limit.as_str().unwrap_or_default());
+            let why = format!(
+                "must be less than or equal to {name} limit of {}",
+                limit.as_str().unwrap_or_default()
+            );
             errors.push(FieldError::invalid(format!("{at}.requests"), request.clone(), &why));
         }
     }
@@ -174,7 +198,9 @@ fn validate_probe(probe: &Value, at: &str, errors: &mut Vec<FieldError>) {
         1 => {}
         _ => errors.push(FieldError::forbidden(at, "may not specify more than 1 handler type")),
     }
-    for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+    for field in
+        ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
+    {
         if integer(probe, &format!("/{field}")).is_some_and(|n| n < 0) {
             let why = "must be greater than or equal to 0";
             errors.push(FieldError::invalid(format!("{at}.{field}"), probe[field].clone(), why));
@@ -193,7 +219,8 @@ pub(crate) fn validate_update(object: &Value, old: &Value, errors: &mut Vec<Fiel
         }
     }
     let map = child_of(&mut spec);
-    for field in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"] {
+    for field in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"]
+    {
         match before.get(field) {
             Some(value) => map.insert(field.to_owned(), value.clone()),
             None => map.remove(field),
@@ -211,7 +238,10 @@ pub(crate) fn validate_update(object: &Value, old: &Value, errors: &mut Vec<Fiel
     }
     let kept = items(object, "/spec/tolerations");
     if items(before, "/tolerations").iter().any(|toleration| !kept.contains(toleration)) {
-        errors.push(FieldError::forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds"));
+        errors.push(FieldError::forbidden(
+            "spec.tolerations",
+            "existing toleration can not be modified except its tolerationSeconds",
+        ));
     }
 }
 
