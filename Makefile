@@ -32,7 +32,8 @@ lint:
 
 ## bench: the figures of docs/benchmarks.md, peers in the same run
 bench: setup-test build
-	./tests/perf/run.sh
+	cargo build --release -p tests-perf
+	./tests/perf/run.sh $(RELEASE)
 
 setup:
 	@./tests/setup.sh base
