@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meshd_model::select::security;
-use meshd_model::{Change, ChangeKind, Endpoint, EndpointAddress, Health, Locality, Service, ServicePort};
+use meshd_model::{
+    Change, ChangeKind, Endpoint, EndpointAddress, Health, Locality, Resolution, Service, ServicePort,
+};
 use policies_api::destination_rule::Subset;
 use policies_api::matching::selects;
 use policies_api::peer_authentication::MtlsMode;
@@ -75,6 +77,7 @@ pub(crate) fn assignment(
     let mut localities: BTreeMap<&Locality, Vec<(&EndpointAddress, u16, LbEndpoint)>> = BTreeMap::new();
     for endpoint in view.snapshot.endpoints_of(service) {
         let chosen = endpoint.service_port == port.port
+            && is_sendable(service, &endpoint.address)
             && (endpoint.health != Health::NotReady || service.publish_not_ready)
             && subset.is_none_or(|it| selects(&it.labels, &endpoint.workload.labels));
         if chosen {
@@ -108,6 +111,16 @@ pub(crate) fn assignment(
         endpoints.iter_mut().for_each(|it| it.lb_endpoints.truncate(1));
     }
     ClusterLoadAssignment { cluster_name: name.to_owned(), endpoints, ..Default::default() }
+}
+
+/// Endpoints that are sent apart must be addresses or sockets: names are resolved only where they stand in the cluster.
+fn is_sendable(service: &Service, address: &EndpointAddress) -> bool {
+    match address {
+        EndpointAddress::Ip(_) => true,
+        EndpointAddress::Name(name) => {
+            service.resolution != Resolution::Static || name.starts_with("unix://")
+        }
+    }
 }
 
 fn message(view: &View<'_>, service: &Service, endpoint: &Endpoint) -> LbEndpoint {

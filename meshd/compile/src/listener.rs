@@ -28,7 +28,8 @@ pub(crate) fn compile(view: &View<'_>) -> ResourceMap {
         ProxyKind::Router => gateway::listeners(view),
     };
     let mut resources = ResourceMap::new();
-    for listener in listeners {
+    for mut listener in listeners {
+        listener.filter_chains = chain::unique(listener.filter_chains);
         let resource = Resource::encode(listener.name.as_str(), &listener);
         resources.entry(Arc::clone(&resource.name)).or_insert(resource);
     }

@@ -23,7 +23,7 @@ pub fn services(entry: &Config<ServiceEntry>) -> Vec<Service> {
     spec.hosts
         .iter()
         .map(|host| Service {
-            host: host.as_str().into(),
+            host: host.to_ascii_lowercase().into(),
             namespace: Arc::clone(&entry.namespace),
             name: Arc::clone(&entry.name),
             created: entry.created,

@@ -186,7 +186,8 @@ impl Spec {
     /// # Errors
     /// When a field has a type or a value its kind does not know.
     pub fn parse(kind: Kind, spec: Option<&Value>) -> Result<Self, SpecError> {
-        let mut value = spec.cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        let mut value =
+            spec.filter(|it| !it.is_null()).cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
         drop_nulls(&mut value);
         match kind {
             Kind::VirtualService => typed(kind, value, Self::VirtualService),

@@ -53,7 +53,7 @@ pub fn validate(object: &Value) -> Option<Vec<Problem>> {
     let kind = Kind::of(text("apiVersion"), text("kind"))?;
     let mut problems = envelope(object);
     let empty = Value::Object(serde_json::Map::new());
-    let written = object.get("spec").unwrap_or(&empty);
+    let written = object.get("spec").filter(|it| !it.is_null()).unwrap_or(&empty);
     let violations = schema::check(&crd::spec(kind), written, "spec");
     problems.extend(violations.into_iter().map(|it| Problem {
         severity: Severity::Error,
@@ -135,6 +135,12 @@ impl Problem {
         fix: impl Into<String>,
     ) -> Self {
         Self { severity: Severity::Warning, ..Self::error(path, reason, fix) }
+    }
+
+    /// Whether the problem is only that a field is not known.
+    #[must_use]
+    pub fn is_unknown_field(&self) -> bool {
+        self.reason.starts_with("unknown field ")
     }
 
     /// With Istio's code.

@@ -123,18 +123,15 @@ fn set_discovery(
             DiscoveryType::OriginalDst
         }
         Discovery::Dns | Discovery::LogicalDns => {
-            cluster.load_assignment = Some(endpoint::assignment(
-                view,
-                service,
-                port,
-                subset,
-                name,
-                discovery == Discovery::LogicalDns,
-            ));
+            let single = discovery == Discovery::LogicalDns;
+            let assignment = endpoint::assignment(view, service, port, subset, name, single);
+            // Logical DNS needs exactly one name.
+            let logical = single && !assignment.endpoints.is_empty();
+            cluster.load_assignment = Some(assignment);
             cluster.dns_refresh_rate = Some(duration(view.mesh.dns_refresh_rate));
             cluster.respect_dns_ttl = true;
             cluster.dns_lookup_family = DnsLookupFamily::V4Only.into();
-            if discovery == Discovery::Dns { DiscoveryType::StrictDns } else { DiscoveryType::LogicalDns }
+            if logical { DiscoveryType::LogicalDns } else { DiscoveryType::StrictDns }
         }
     };
     cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind.into()));

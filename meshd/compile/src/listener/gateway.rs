@@ -30,12 +30,7 @@ fn listener(view: &View<'_>, port: u16, servers: &[Bound<'_>]) -> Option<Listene
         chains.push(FilterChain { filters, ..Default::default() });
     } else {
         for server in servers {
-            for chain in server_chains(view, server) {
-                // Envoy refuses a listener in which two chains have the same condition; the older server keeps it.
-                if !chains.iter().any(|it| it.filter_chain_match == chain.filter_chain_match) {
-                    chains.push(chain);
-                }
-            }
+            chains.extend(server_chains(view, server));
         }
     }
     if chains.is_empty() {

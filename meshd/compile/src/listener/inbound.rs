@@ -94,7 +94,7 @@ fn trap(view: &View<'_>) -> FilterChain {
             destination_port: number(ports::INBOUND.into()),
             ..Default::default()
         }),
-        filters: vec![tcp::to_cluster(view, BLACK_HOLE, Side::Server, None)],
+        filters: vec![tcp::to_cluster(view, BLACK_HOLE, Side::Server, tcp::Options::default())],
         ..Default::default()
     }
 }
@@ -107,7 +107,7 @@ fn refused(view: &View<'_>, port: u16) -> FilterChain {
             destination_port: number(port.into()),
             ..Default::default()
         }),
-        filters: vec![tcp::to_cluster(view, BLACK_HOLE, Side::Server, None)],
+        filters: vec![tcp::to_cluster(view, BLACK_HOLE, Side::Server, tcp::Options::default())],
         ..Default::default()
     }
 }
@@ -184,7 +184,7 @@ impl Target<'_> {
 
     fn bytes(&self, view: &View<'_>) -> Vec<Filter> {
         let mut filters = rbac::network_filters(view);
-        filters.push(tcp::to_cluster(view, self.cluster, Side::Server, None));
+        filters.push(tcp::to_cluster(view, self.cluster, Side::Server, tcp::Options::default()));
         filters
     }
 }

@@ -151,7 +151,7 @@ fn named_chains(view: &View<'_>, service: &Service, port: &ServicePort) -> Vec<F
         ..Default::default()
     };
     let filters =
-        vec![tcp::to_cluster(view, &cluster, Side::Client, tcp::idle_timeout(view, service, port.port))];
+        vec![tcp::to_cluster(view, &cluster, Side::Client, tcp::Options::new(view, service, port.port))];
     vec![FilterChain { filter_chain_match: Some(condition), filters, ..Default::default() }]
 }
 
@@ -184,7 +184,7 @@ fn bytes_chains(view: &View<'_>, service: &Service, port: &ServicePort) -> Vec<F
     }
     let cluster = outbound_name(port.port, "", &service.host);
     let filters =
-        vec![tcp::to_cluster(view, &cluster, Side::Client, tcp::idle_timeout(view, service, port.port))];
+        vec![tcp::to_cluster(view, &cluster, Side::Client, tcp::Options::new(view, service, port.port))];
     vec![FilterChain { filters, ..Default::default() }]
 }
 
@@ -196,7 +196,7 @@ fn catch_all(view: &View<'_>) -> Listener {
             destination_port: number(ports::OUTBOUND.into()),
             ..Default::default()
         }),
-        filters: vec![tcp::to_cluster(view, BLACK_HOLE, Side::Client, None)],
+        filters: vec![tcp::to_cluster(view, BLACK_HOLE, Side::Client, tcp::Options::default())],
         ..Default::default()
     };
     Listener {
@@ -216,7 +216,7 @@ fn unknown_chain(view: &View<'_>, name: &str) -> FilterChain {
     };
     FilterChain {
         name: name.to_owned(),
-        filters: vec![tcp::to_cluster(view, cluster, Side::Client, None)],
+        filters: vec![tcp::to_cluster(view, cluster, Side::Client, tcp::Options::default())],
         ..Default::default()
     }
 }

@@ -6,12 +6,12 @@ use meshd_model::Service;
 use meshd_model::entry::network as parse_network;
 use meshd_model::select::virtual_service::HostRules;
 use policies_api::virtual_service::{Destination, RouteDestination};
-use policies_xds::any;
 use policies_xds::listener::{Filter, FilterChain, FilterChainMatch};
 use policies_xds::tcp_proxy::TcpProxy;
 use policies_xds::tcp_proxy::tcp_proxy::{
     ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
 };
+use policies_xds::{any, types};
 
 use crate::cluster::effective_of;
 use crate::filter::access_log::{self, Side};
@@ -24,8 +24,8 @@ use crate::view::View;
 const FILTER: &str = "envoy.filters.network.tcp_proxy";
 
 /// A proxy to one cluster.
-pub(super) fn to_cluster(view: &View<'_>, cluster: &str, side: Side, idle: Option<Duration>) -> Filter {
-    proxy(view, cluster, ClusterSpecifier::Cluster(cluster.to_owned()), side, idle)
+pub(super) fn to_cluster(view: &View<'_>, cluster: &str, side: Side, options: Options) -> Filter {
+    proxy(view, cluster, ClusterSpecifier::Cluster(cluster.to_owned()), side, options)
 }
 
 /// A proxy to the destinations of a rule.
@@ -39,8 +39,8 @@ pub(super) fn to_destinations(
     let weighty: Vec<&RouteDestination> =
         destinations.iter().filter(|it| it.weight > 0 || destinations.len() == 1).collect();
     match weighty.as_slice() {
-        [only] => to_cluster(view, &single(&only.destination), side, None),
-        [] => to_cluster(view, crate::cluster::BLACK_HOLE, side, None),
+        [only] => to_cluster(view, &single(&only.destination), side, Options::default()),
+        [] => to_cluster(view, crate::cluster::BLACK_HOLE, side, Options::default()),
         several => {
             let clusters = several
                 .iter()
@@ -51,15 +51,40 @@ pub(super) fn to_destinations(
                 })
                 .collect();
             let prefix = single(&several[0].destination);
-            proxy(view, &prefix, ClusterSpecifier::WeightedClusters(WeightedCluster { clusters }), side, None)
+            proxy(
+                view,
+                &prefix,
+                ClusterSpecifier::WeightedClusters(WeightedCluster { clusters }),
+                side,
+                Options::default(),
+            )
         }
     }
 }
 
-/// The idle timeout that a service's destination rule gives to TCP connections.
-pub(super) fn idle_timeout(view: &View<'_>, service: &Service, port: u16) -> Option<Duration> {
-    let rule = view.rule(service);
-    effective_of(rule.as_deref(), None, port).tcp().and_then(|it| it.idle_timeout).map(|it| it.0)
+/// What a destination rule says about the TCP connections of a service.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Options {
+    idle_timeout: Option<Duration>,
+    duration_max: Option<Duration>,
+    /// The client's address chooses the endpoint.
+    sticky: bool,
+}
+
+// === impl Options ===
+
+impl Options {
+    pub(super) fn new(view: &View<'_>, service: &Service, port: u16) -> Self {
+        let rule = view.rule(service);
+        let effective = effective_of(rule.as_deref(), None, port);
+        let tcp = effective.tcp();
+        let hash = effective.load_balancer.and_then(|it| it.consistent_hash.as_ref());
+        Self {
+            idle_timeout: tcp.and_then(|it| it.idle_timeout).map(|it| it.0),
+            duration_max: tcp.and_then(|it| it.max_connection_duration).map(|it| it.0),
+            sticky: hash.is_some_and(|it| it.use_source_ip),
+        }
+    }
 }
 
 /// Chains of the TCP rules for a place; the last has no condition unless every rule has one.
@@ -166,19 +191,20 @@ fn holds(
     source_matches(labels, namespace, place.proxy)
 }
 
-fn proxy(
-    view: &View<'_>,
-    prefix: &str,
-    specifier: ClusterSpecifier,
-    side: Side,
-    idle: Option<Duration>,
-) -> Filter {
+fn proxy(view: &View<'_>, prefix: &str, specifier: ClusterSpecifier, side: Side, options: Options) -> Filter {
     let proxy = TcpProxy {
         stat_prefix: prefix.to_owned(),
         access_log: access_log::logs(view, side),
-        idle_timeout: idle.map(duration),
+        idle_timeout: options.idle_timeout.map(duration),
+        max_downstream_connection_duration: options.duration_max.map(duration),
+        hash_policy: if options.sticky { vec![by_source()] } else { Vec::new() },
         cluster_specifier: Some(specifier),
         ..Default::default()
     };
     network(FILTER, any(&proxy))
+}
+
+fn by_source() -> types::HashPolicy {
+    use types::hash_policy::{PolicySpecifier, SourceIp};
+    types::HashPolicy { policy_specifier: Some(PolicySpecifier::SourceIp(SourceIp {})) }
 }

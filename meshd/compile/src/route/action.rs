@@ -110,19 +110,16 @@ fn destinations(view: &View<'_>, rule: &HttpRoute, place: Place<'_>, action: &mu
             return true;
         }
     }
-    let total: u32 =
-        weighty.iter().map(|it| u32::try_from(it.weight).unwrap_or(0)).fold(0, u32::saturating_add);
+    let total: u64 = weighty.iter().map(|it| u64::from(it.weight.max(0).unsigned_abs())).sum();
+    // Envoy refuses a sum beyond 32 bits.
+    let scale = u32::try_from(total / u64::from(u32::MAX)).unwrap_or(u32::MAX).saturating_add(1);
     let clusters: Vec<ClusterWeight> = weighty
         .iter()
         .map(|it| {
             let changes = Changes::new(it.headers.as_ref());
             ClusterWeight {
                 name: cluster_name(view, &it.destination, place),
-                weight: number(if weighty.len() == 1 {
-                    it.weight.max(1).unsigned_abs()
-                } else {
-                    it.weight.unsigned_abs()
-                }),
+                weight: number((it.weight.max(0).unsigned_abs() / scale).max(1)),
                 request_headers_to_add: changes.request_add,
                 request_headers_to_remove: changes.request_remove,
                 response_headers_to_add: changes.response_add,

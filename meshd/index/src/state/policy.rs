@@ -5,6 +5,7 @@ use std::sync::Arc;
 use meshd_model::{Config, ObjectId, ObjectKey, ObjectVersion, Policies};
 use policies_api::authorization_policy::{Action, Rule};
 use policies_api::names::annotations;
+use policies_api::validate::{Severity, validate};
 use policies_api::{AuthorizationPolicy, Kind, ServiceEntry, Spec};
 
 use super::Object;
@@ -25,14 +26,12 @@ impl PolicyStore {
     /// Takes in an object; false when it says nothing new.
     pub(super) fn put(&mut self, kind: Kind, object: &Object) -> bool {
         let id = id(kind, &object.meta.key());
-        let parsed = Spec::parse(kind, object.data.get("spec"));
-        let invalid = parsed.as_ref().err().map(|error| Arc::from(base_types::ErrorChain(error).to_string()));
+        let (spec, invalid) = read(kind, object);
         let version = ObjectVersion {
             generation: object.meta.generation,
             resource_version: Arc::clone(&object.meta.resource_version),
-            invalid: invalid.clone(),
+            invalid,
         };
-        let spec = parsed.ok().or_else(|| replacement(kind));
         let policies = Arc::make_mut(&mut self.current);
         let same_version = policies
             .versions
@@ -76,16 +75,47 @@ fn id(kind: Kind, (namespace, name): &ObjectKey) -> ObjectId {
     ObjectId { kind, namespace: Arc::clone(namespace), name: Arc::clone(name) }
 }
 
+/// What an object says, and why it says nothing. The webhook refuses what is invalid; whatever gets past it (it was away, or the object is
+/// older) must not reach proxies, where it would hold up everything else.
+fn read(kind: Kind, object: &Object) -> (Option<Spec>, Option<Arc<str>>) {
+    match Spec::parse(kind, object.data.get("spec")) {
+        Ok(spec) => match problem(kind, object) {
+            None => (Some(spec), None),
+            Some(why) => (refusing(spec), Some(why.into())),
+        },
+        Err(error) => (replacement(kind), Some(base_types::ErrorChain(&error).to_string().into())),
+    }
+}
+
+fn problem(kind: Kind, object: &Object) -> Option<String> {
+    let whole = serde_json::json!({
+        "apiVersion": format!("{}/v1", kind.group()),
+        "kind": kind.name(),
+        "metadata": { "name": &*object.meta.name, "namespace": &*object.meta.namespace },
+        "spec": object.data.get("spec"),
+    });
+    let problems = validate(&whole).unwrap_or_default();
+    // A field of a newer version is left alone, as the API server of Kubernetes leaves it.
+    let first = problems.into_iter().find(|it| it.severity == Severity::Error && !it.is_unknown_field())?;
+    Some(format!("{}: {}", first.path, first.reason))
+}
+
 /// What stands for an object that cannot be read: nothing, except that a policy of access then refuses everything in its namespace.
 fn replacement(kind: Kind) -> Option<Spec> {
-    (kind == Kind::AuthorizationPolicy).then(|| {
-        let refuse = AuthorizationPolicy {
-            action: Action::Deny,
-            rules: vec![Rule::default()],
-            ..AuthorizationPolicy::default()
-        };
-        Spec::AuthorizationPolicy(refuse)
-    })
+    (kind == Kind::AuthorizationPolicy)
+        .then(|| Spec::AuthorizationPolicy(AuthorizationPolicy::default()))
+        .and_then(refusing)
+}
+
+/// What stands for an object that means nothing: as [`replacement`], for the pods that the policy selects.
+fn refusing(spec: Spec) -> Option<Spec> {
+    let Spec::AuthorizationPolicy(written) = spec else { return None };
+    Some(Spec::AuthorizationPolicy(AuthorizationPolicy {
+        action: Action::Deny,
+        rules: vec![Rule::default()],
+        provider: None,
+        ..written
+    }))
 }
 
 /// Puts the spec into the list of its kind; true when the list is another one afterwards.
@@ -163,7 +193,10 @@ mod tests {
         for (name, created) in
             [("late", "2026-01-02T00:00:00Z"), ("b", "2026-01-01T00:00:00Z"), ("a", "2026-01-01T00:00:00Z")]
         {
-            assert!(store.put(Kind::VirtualService, &object(name, created, json!({ "hosts": [name] }))));
+            assert!(store.put(
+                Kind::VirtualService,
+                &object(name, created, json!({ "hosts": [name], "http": [{ "redirect": { "uri": "/" } }] }))
+            ));
         }
         let names = |store: &PolicyStore| {
             store.current.virtual_services.iter().map(|it| it.name.to_string()).collect::<Vec<_>>()
@@ -176,11 +209,28 @@ mod tests {
     #[test]
     fn a_status_write_says_nothing_new() {
         let mut store = PolicyStore::default();
-        let mut it = object("a", "2026-01-01T00:00:00Z", json!({ "hosts": ["a"] }));
+        let mut it = object(
+            "a",
+            "2026-01-01T00:00:00Z",
+            json!({ "hosts": ["a"], "http": [{ "redirect": { "uri": "/" } }] }),
+        );
         assert!(store.put(Kind::VirtualService, &it));
         it.meta.resource_version = "2".into();
         it.data["status"] = json!({ "observedGeneration": 1 });
         assert!(!store.put(Kind::VirtualService, &it));
+    }
+
+    #[test]
+    fn an_invalid_object_has_no_effect_and_says_why() {
+        let mut store = PolicyStore::default();
+        let spec = json!({ "hosts": ["a"], "http": [{ "match": [{ "uri": { "regex": "(" } }], "route": [{ "destination": { "host": "a" } }] }] });
+        assert!(store.put(Kind::VirtualService, &object("a", "2026-01-01T00:00:00Z", spec)));
+        assert!(store.current.virtual_services.is_empty());
+        let why = store.current.versions.values().next().and_then(|it| it.invalid.clone()).expect("a reason");
+        assert!(why.starts_with("spec.http[0].match[0].uri.regex: "), "{why}");
+        let newer = json!({ "hosts": ["a"], "inventedLater": 1, "http": [{ "route": [{ "destination": { "host": "a" } }] }] });
+        assert!(store.put(Kind::VirtualService, &object("a", "2026-01-01T00:00:00Z", newer)));
+        assert_eq!(store.current.virtual_services.len(), 1);
     }
 
     #[test]

@@ -159,6 +159,11 @@ fn headers(written: Option<&Headers>, path: &str, problems: &mut Vec<Problem>) {
             ("add", add.keys().collect()),
             ("remove", remove.iter().collect()),
         ] {
+            for (name, _) in set.iter().chain(add).filter(|(_, value)| value.chars().any(char::is_control)) {
+                let inner = format!("{path}.headers.{side}.{operation}");
+                let reason = format!("value of header \"{name}\" has control characters");
+                problems.push(Problem::error(inner, reason, "write the value on one line"));
+            }
             for name in names.into_iter().filter(|it| !is_header_name(it)) {
                 let inner = format!("{path}.headers.{side}.{operation}");
                 problems.push(Problem::error(
