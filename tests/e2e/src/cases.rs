@@ -1,7 +1,12 @@
 //! The cases, in the order in which they run.
 
+mod dashboards;
+mod echo;
 mod first_run;
 mod kubectl;
+mod resilience;
+mod routing;
+mod security;
 mod traffic;
 
 use crate::mesh::Mesh;
@@ -41,5 +46,21 @@ pub fn all() -> Vec<Case> {
         case!(traffic::samples_apply_and_do_what_they_say),
         case!(traffic::a_canary_loses_no_request_and_keeps_its_weights),
         case!(traffic::an_invalid_file_is_refused_whole),
+        case!(dashboards::every_panel_has_data_and_rules_evaluate),
+        case!(routing::routes_rewrite_redirect_and_change_headers),
+        case!(routing::websockets_pass),
+        case!(routing::plain_tcp_passes),
+        case!(resilience::faults_come_by_share_and_header),
+        case!(resilience::a_route_times_out),
+        case!(resilience::retries_are_as_many_as_asked),
+        case!(resilience::connection_pools_overflow_and_recover),
+        case!(resilience::outliers_are_ejected_and_come_back),
+        case!(resilience::mirrors_see_their_share_and_hurt_nobody),
+        case!(security::plain_callers_are_refused_under_strict),
+        case!(security::the_server_sees_who_calls),
+        case!(security::authorization_denies_and_allows),
+        case!(security::ambiguous_requests_go_nowhere),
+        case!(security::keys_of_workloads_are_on_no_disk),
+        case!(resilience::meshd_away_loses_no_request),
     ]
 }

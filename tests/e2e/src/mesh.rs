@@ -94,9 +94,14 @@ impl Mesh {
 
     /// Runs the newest kubectl.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.kubectl_input(args, "")
+    }
+
+    /// Runs the newest kubectl with something to read.
+    pub fn kubectl_input(&self, args: &[&str], input: &str) -> Result<String> {
         let (_, program) =
             Self::kubectls().pop().context("no kubectl.1.30 to kubectl.1.33 on this machine")?;
-        self.kubectl_with(&program, args, "")
+        self.kubectl_with(&program, args, input)
     }
 
     /// Objects as JSON.
