@@ -47,6 +47,8 @@ pub(crate) struct Connection {
     plan: RefCell<(u64, Arc<HcmPlan>)>,
     /// The peer that said last who it is: connections mostly carry one peer's requests.
     peer: RefCell<Option<(HeaderValue, Arc<Workload>)>>,
+    /// What `x-forwarded-client-cert` says of the client, for our own principal.
+    client_certificate: RefCell<Option<(Arc<str>, String)>>,
 }
 
 /// Serves HTTP on a connection until it ends.
@@ -61,6 +63,7 @@ pub(crate) async fn serve(down: Downstream, chain: Arc<ChainPlan>, io: BoxIo, pr
         chain,
         plan: RefCell::new((version, plan)),
         peer: RefCell::default(),
+        client_certificate: RefCell::default(),
     };
     let drain = worker.drain.watch();
     let served = if http2 {

@@ -1,12 +1,14 @@
 //! What every request goes through before its route is looked for: path form, who the client is, which headers it may bring.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use base_tls::PeerCertificate;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use sidecar_http::Body;
 use sidecar_model::HttpConnectionManager;
-use sidecar_model::hcm::ForwardClientCert;
+use sidecar_model::hcm::{ClientCertDetails, ForwardClientCert};
 use sidecar_model::listener::Direction;
 use sidecar_telemetry::peer::{PEER_METADATA, PEER_METADATA_ID};
 use sidecar_telemetry::trace::{REQUEST_ID, new_request_id};
@@ -149,13 +151,23 @@ fn client_certificate(connection: &Connection, hcm: &HttpConnectionManager, head
     let appends =
         matches!(hcm.forward_client_cert, ForwardClientCert::AppendForward | ForwardClientCert::SanitizeSet);
     let (true, Some(peer)) = (appends, peer) else { return };
-    let mut element = String::new();
     let own = down.worker.own_principal();
+    let mut known = connection.client_certificate.borrow_mut();
+    if known.as_ref().is_none_or(|(by, _)| !Arc::ptr_eq(by, &own)) {
+        let text = element(&own, peer, hcm.client_cert_details);
+        *known = Some((own, text));
+    }
+    let Some((_, element)) = &*known else { return };
+    append(headers, &FORWARDED_CLIENT_CERT, element);
+}
+
+/// What this hop says of the client's certificate. It is the same for every request of a connection, so it is made once.
+fn element(own: &str, peer: &PeerCertificate, wanted: ClientCertDetails) -> String {
+    let mut element = String::new();
     if !own.is_empty() {
         element.push_str(&format!("By={own};"));
     }
     element.push_str(&format!("Hash={}", peer.sha256_hex()));
-    let wanted = hcm.client_cert_details;
     if wanted.subject {
         element.push_str(&format!(";Subject=\"{}\"", peer.subject.replace('"', "\\\"")));
     }
@@ -167,5 +179,5 @@ fn client_certificate(connection: &Connection, hcm: &HttpConnectionManager, head
             element.push_str(&format!(";DNS={name}"));
         }
     }
-    append(headers, &FORWARDED_CLIENT_CERT, &element);
+    element
 }

@@ -1,20 +1,26 @@
 //! The first bytes of a connection: TLS with its names, HTTP/1, HTTP/2, or anything else. Bounded in bytes and time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use sidecar_http::h2::PREFACE;
 use sidecar_http::{Prefixed, buffer};
+use sidecar_model::filter_chain::{Terminal, TransportProtocol};
+use sidecar_model::tcp::TcpCluster;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::hello::{self, HELLO_MAX, Parsed};
-use crate::config::ListenerPlan;
-use sidecar_model::filter_chain::TransportProtocol;
+use crate::config::{ChainPlan, ListenerPlan};
 
 /// How long a client that sends nothing is waited for when the listener does not say: then it is a server-first protocol.
 const SILENCE: Duration = Duration::from_secs(5);
+/// The same where nothing speaks first.
+const IDLE: Duration = Duration::from_secs(3600);
+/// Clusters of connections to destinations that the mesh does not know.
+const ANYWHERE: [&str; 3] = ["PassthroughCluster", "BlackHoleCluster", "InboundPassthroughCluster"];
 /// Bytes of a request line that is looked at.
 const LINE_MAX: usize = 8 * 1024;
 
@@ -64,7 +70,7 @@ pub(super) async fn first_bytes(
     let mut input = BytesMut::new();
     let limit = plan.listener.listener_filters_timeout.filter(|limit| !limit.is_zero());
     let reading = read(&mut stream, &mut input, wanted);
-    match timeout(limit.unwrap_or(SILENCE), reading).await {
+    match timeout(limit.unwrap_or_else(|| patience(plan)), reading).await {
         Ok(Some(sniffed)) => Some((Prefixed::new(input, stream), sniffed)),
         Ok(None) => None,
         Err(_) if limit.is_none() || plan.listener.continue_on_listener_filters_timeout => {
@@ -72,6 +78,18 @@ pub(super) async fn first_bytes(
         }
         Err(_) => None,
     }
+}
+
+/// Where bytes that are not HTTP lead to a service, the client may be waiting for that service to speak first. Where they lead nowhere
+/// in particular, a silent client is one that has opened its connection ahead of its first request.
+fn patience(plan: &ListenerPlan) -> Duration {
+    let anywhere = |chain: &&Arc<ChainPlan>| match &chain.chain.terminal {
+        Terminal::Http(_) => true,
+        Terminal::Tcp(tcp) => {
+            matches!(&tcp.cluster, TcpCluster::Single(name) if ANYWHERE.contains(&&**name))
+        }
+    };
+    if plan.chains.iter().chain(&plan.default).all(|chain| anywhere(&chain)) { IDLE } else { SILENCE }
 }
 
 /// Only what a chain's match depends on is waited for: a listener with a single chain reads nothing ahead.
