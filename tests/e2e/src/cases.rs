@@ -4,6 +4,7 @@ mod dashboards;
 mod echo;
 mod first_run;
 mod kubectl;
+mod life;
 mod resilience;
 mod routing;
 mod security;
@@ -62,5 +63,11 @@ pub fn all() -> Vec<Case> {
         case!(security::ambiguous_requests_go_nowhere),
         case!(security::keys_of_workloads_are_on_no_disk),
         case!(resilience::meshd_away_loses_no_request),
+        case!(life::a_second_cluster_on_the_same_ports_is_refused),
+        case!(life::a_person_who_is_not_root_is_told_so),
+        case!(life::a_missing_image_and_a_crash_are_explained),
+        case!(life::a_killed_cluster_process_restarts_no_container),
+        case!(life::stop_and_up_find_everything_again),
+        case!(life::down_leaves_nothing),
     ]
 }

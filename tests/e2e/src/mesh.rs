@@ -42,6 +42,11 @@ impl Mesh {
         Ok(Self { name: name.into(), programs, scratch })
     }
 
+    /// The file of one of the project's programs.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
     /// `meshctl` on this cluster.
     pub fn meshctl_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.programs.join("meshctl"));
