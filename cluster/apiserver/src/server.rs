@@ -168,7 +168,8 @@ async fn read_body(mut body: Incoming) -> ApiResult<Bytes> {
     let mut read = BytesMut::new();
     let mut seen = 0;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::bad_request(format!("the body cannot be read: {error}")))?;
+        let frame =
+            frame.map_err(|error| ApiError::bad_request(format!("the body cannot be read: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         seen += data.len();
         if seen > DISCARDED_BYTES_MAX {

@@ -19,160 +19,151 @@ async fn send(client: &Client, method: &str, path: &str, kind: &str, body: Vec<u
     (code, serde_json::from_slice(&body).unwrap_or_default())
 }
 
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const JSON: &str = "application/json";
+
+/// Method, path, content type, body, the code it is refused with.
+const CASES: &[(&str, &str, &str, &[u8], u16)] = &[
+    ("POST", MAPS, JSON, b"{", 400),
+    ("POST", MAPS, JSON, b"[]", 400),
+    ("POST", MAPS, JSON, b"", 400),
+    ("POST", MAPS, JSON, b"\xff\xfe", 400),
+    ("POST", MAPS, JSON, br#"{"kind":"Secret","apiVersion":"v1","metadata":{"name":"a"}}"#, 400),
+    ("POST", MAPS, JSON, br#"{"apiVersion":"v2","metadata":{"name":"a"}}"#, 400),
+    ("POST", MAPS, JSON, br#"{"metadata":{"name":"a","namespace":"other"}}"#, 400),
+    ("POST", MAPS, JSON, br#"{"metadata":{"name":"a","resourceVersion":"7"}}"#, 400),
+    ("POST", MAPS, JSON, br#"{"metadata":{"name":1}}"#, 400),
+    ("POST", MAPS, JSON, br#"{"metadata":[]}"#, 400),
+    ("POST", MAPS, JSON, br#"{"metadata":{}}"#, 422),
+    ("POST", MAPS, JSON, br#"{"metadata":{"name":"a"},"data":{"bad key":"x"}}"#, 422),
+    ("POST", MAPS, JSON, br#"{"metadata":{"name":"a","labels":{"-":"x"}}}"#, 422),
+    ("POST", MAPS, "application/vnd.kubernetes.protobuf", b"k8s\0\x0a\xff", 400),
+    ("POST", MAPS, "application/vnd.kubernetes.protobuf", b"{}", 400),
+    ("POST", MAPS, "text/plain", b"{}", 415),
+    ("POST", "/api/v1/configmaps", JSON, b"{}", 400),
+    ("POST", "/api/v1/namespaces/default/nothing", JSON, b"{}", 404),
+    ("POST", "/api/v1/namespaces/default/nodes", JSON, b"{}", 404),
+    ("PUT", "/api/v1/namespaces/default/configmaps/a", JSON, br#"{"metadata":{"name":"b"}}"#, 400),
+    ("PUT", "/api/v1/namespaces/default/configmaps/absent", JSON, b"{}", 404),
+    ("PUT", MAPS, JSON, b"{}", 405),
+    ("PATCH", "/api/v1/namespaces/default/configmaps/absent", "application/merge-patch+json", b"{}", 404),
+    ("PATCH", "/api/v1/namespaces/default/configmaps/there", "application/json", b"{}", 415),
+    ("PATCH", "/api/v1/namespaces/default/configmaps/there", "application/merge-patch+json", b"[]", 400),
+    ("PATCH", "/api/v1/namespaces/default/configmaps/there", "application/json-patch+json", b"{}", 400),
+    (
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/there",
+        "application/json-patch+json",
+        br#"[{"op":"remove","path":"/x"}]"#,
+        422,
+    ),
+    (
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/there",
+        "application/json-patch+json",
+        br#"[{"op":"replace","path":"/kind","value":"Pod"}]"#,
+        400,
+    ),
+    (
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/there",
+        "application/json-patch+json",
+        br#"[{"op":"replace","path":"","value":7}]"#,
+        400,
+    ),
+    (
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/there",
+        "application/merge-patch+json",
+        br#"{"metadata":{"name":"b"}}"#,
+        400,
+    ),
+    (
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/there",
+        "application/merge-patch+json",
+        br#"{"metadata":null}"#,
+        400,
+    ),
+    (
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/there",
+        "application/merge-patch+json",
+        br#"{"data":{"a":{"b":1}}}"#,
+        400,
+    ),
+    ("PATCH", "/api/v1/namespaces/default/configmaps/there", "application/apply-patch+yaml", b"{}", 422),
+    (
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/there?fieldManager=m",
+        "application/apply-patch+yaml",
+        b"a: [",
+        400,
+    ),
+    (
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/there?fieldManager=m",
+        "application/apply-patch+yaml",
+        b"{}",
+        400,
+    ),
+    ("GET", "/api/v1/configmaps?labelSelector=a%3D%3D%3Db", JSON, b"", 400),
+    ("GET", "/api/v1/configmaps?fieldSelector=x", JSON, b"", 400),
+    ("GET", "/api/v1/configmaps?continue=garbage", JSON, b"", 400),
+    ("GET", "/api/v1/configmaps?resourceVersion=x", JSON, b"", 400),
+    ("GET", "/api/v1/configmaps?resourceVersionMatch=Exact", JSON, b"", 422),
+    ("GET", "/apis/no.such.group/v1/things", JSON, b"", 404),
+    ("GET", "/nothing", JSON, b"", 404),
+    ("DELETE", MAPS, JSON, b"nonsense", 400),
+    ("DELETE", "/api/v1/namespaces/default/configmaps/there?propagationPolicy=Maybe", JSON, b"", 422),
+    ("DELETE", "/api/v1/namespaces/default", JSON, b"", 403),
+    ("POST", "/api/v1/namespaces/default/configmaps?dryRun=Some", JSON, b"{}", 400),
+    ("POST", "/api/v1/namespaces/default/pods/absent/exec?command=a", JSON, b"", 404),
+    (
+        "POST",
+        "/apis/apps/v1/namespaces/default/deployments",
+        JSON,
+        br#"{"metadata":{"name":"a"},"spec":{"replicas":"3"}}"#,
+        400,
+    ),
+    ("POST", "/apis/apps/v1/namespaces/default/deployments", JSON, br#"{"metadata":{"name":"a"}}"#, 422),
+    (
+        "POST",
+        "/apis/apps/v1/namespaces/default/deployments",
+        JSON,
+        br#"{"metadata":{"name":"a"},"spec":null}"#,
+        422,
+    ),
+    (
+        "POST",
+        "/apis/apps/v1/namespaces/default/deployments",
+        JSON,
+        br#"{"metadata":{"name":"a"},"spec":{"template":null,"selector":{}}}"#,
+        422,
+    ),
+    (
+        "POST",
+        "/api/v1/namespaces/default/services",
+        JSON,
+        br#"{"metadata":{"name":"a"},"spec":{"ports":[{"port":0}]}}"#,
+        422,
+    ),
+    (
+        "POST",
+        "/api/v1/namespaces/default/services",
+        JSON,
+        br#"{"metadata":{"name":"a"},"spec":{"clusterIP":"1.2.3.4","ports":[{"port":1}]}}"#,
+        422,
+    ),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_requests() {
     let server = Server::start().await;
     let client = server.client().await;
-    let maps = "/api/v1/namespaces/default/configmaps";
-    let json_type = "application/json";
-    let cases: &[(&str, &str, &str, &[u8], u16)] = &[
-        ("POST", maps, json_type, b"{", 400),
-        ("POST", maps, json_type, b"[]", 400),
-        ("POST", maps, json_type, b"", 400),
-        ("POST", maps, json_type, b"\xff\xfe", 400),
-        ("POST", maps, json_type, br#"{"kind":"Secret","apiVersion":"v1","metadata":{"name":"a"}}"#, 400),
-        ("POST", maps, json_type, br#"{"apiVersion":"v2","metadata":{"name":"a"}}"#, 400),
-        ("POST", maps, json_type, br#"{"metadata":{"name":"a","namespace":"other"}}"#, 400),
-        ("POST", maps, json_type, br#"{"metadata":{"name":"a","resourceVersion":"7"}}"#, 400),
-        ("POST", maps, json_type, br#"{"metadata":{"name":1}}"#, 400),
-        ("POST", maps, json_type, br#"{"metadata":[]}"#, 400),
-        ("POST", maps, json_type, br#"{"metadata":{}}"#, 422),
-        ("POST", maps, json_type, br#"{"metadata":{"name":"a"},"data":{"bad key":"x"}}"#, 422),
-        ("POST", maps, json_type, br#"{"metadata":{"name":"a","labels":{"-":"x"}}}"#, 422),
-        ("POST", maps, "application/vnd.kubernetes.protobuf", b"k8s\0\x0a\xff", 400),
-        ("POST", maps, "application/vnd.kubernetes.protobuf", b"{}", 400),
-        ("POST", maps, "text/plain", b"{}", 415),
-        ("POST", "/api/v1/configmaps", json_type, b"{}", 400),
-        ("POST", "/api/v1/namespaces/default/nothing", json_type, b"{}", 404),
-        ("POST", "/api/v1/namespaces/default/nodes", json_type, b"{}", 404),
-        ("PUT", "/api/v1/namespaces/default/configmaps/a", json_type, br#"{"metadata":{"name":"b"}}"#, 400),
-        ("PUT", "/api/v1/namespaces/default/configmaps/absent", json_type, b"{}", 404),
-        ("PUT", maps, json_type, b"{}", 405),
-        ("PATCH", "/api/v1/namespaces/default/configmaps/absent", "application/merge-patch+json", b"{}", 404),
-        ("PATCH", "/api/v1/namespaces/default/configmaps/there", "application/json", b"{}", 415),
-        ("PATCH", "/api/v1/namespaces/default/configmaps/there", "application/merge-patch+json", b"[]", 400),
-        ("PATCH", "/api/v1/namespaces/default/configmaps/there", "application/json-patch+json", b"{}", 400),
-        (
-            "PATCH",
-            "/api/v1/namespaces/default/configmaps/there",
-            "application/json-patch+json",
-            br#"[{"op":"remove","path":"/x"}]"#,
-            422,
-        ),
-        (
-            "PATCH",
-            "/api/v1/namespaces/default/configmaps/there",
-            "application/json-patch+json",
-            br#"[{"op":"replace","path":"/kind","value":"Pod"}]"#,
-            400,
-        ),
-        (
-            "PATCH",
-            "/api/v1/namespaces/default/configmaps/there",
-            "application/json-patch+json",
-            br#"[{"op":"replace","path":"","value":7}]"#,
-            400,
-        ),
-        (
-            "PATCH",
-            "/api/v1/namespaces/default/configmaps/there",
-            "application/merge-patch+json",
-            br#"{"metadata":{"name":"b"}}"#,
-            400,
-        ),
-        (
-            "PATCH",
-            "/api/v1/namespaces/default/configmaps/there",
-            "application/merge-patch+json",
-            br#"{"metadata":null}"#,
-            400,
-        ),
-        (
-            "PATCH",
-            "/api/v1/namespaces/default/configmaps/there",
-            "application/merge-patch+json",
-            br#"{"data":{"a":{"b":1}}}"#,
-            400,
-        ),
-        ("PATCH", "/api/v1/namespaces/default/configmaps/there", "application/apply-patch+yaml", b"{}", 422),
-        (
-            "PATCH",
-            "/api/v1/namespaces/default/configmaps/there?fieldManager=m",
-            "application/apply-patch+yaml",
-            b"a: [",
-            400,
-        ),
-        (
-            "PATCH",
-            "/api/v1/namespaces/default/configmaps/there?fieldManager=m",
-            "application/apply-patch+yaml",
-            b"{}",
-            400,
-        ),
-        ("GET", "/api/v1/configmaps?labelSelector=a%3D%3D%3Db", json_type, b"", 400),
-        ("GET", "/api/v1/configmaps?fieldSelector=x", json_type, b"", 400),
-        ("GET", "/api/v1/configmaps?continue=garbage", json_type, b"", 400),
-        ("GET", "/api/v1/configmaps?resourceVersion=x", json_type, b"", 400),
-        ("GET", "/api/v1/configmaps?resourceVersionMatch=Exact", json_type, b"", 422),
-        ("GET", "/apis/no.such.group/v1/things", json_type, b"", 404),
-        ("GET", "/nothing", json_type, b"", 404),
-        ("DELETE", maps, json_type, b"nonsense", 400),
-        (
-            "DELETE",
-            "/api/v1/namespaces/default/configmaps/there?propagationPolicy=Maybe",
-            json_type,
-            b"",
-            422,
-        ),
-        ("DELETE", "/api/v1/namespaces/default", json_type, b"", 403),
-        ("POST", "/api/v1/namespaces/default/configmaps?dryRun=Some", json_type, b"{}", 400),
-        ("POST", "/api/v1/namespaces/default/pods/absent/exec?command=a", json_type, b"", 404),
-        (
-            "POST",
-            "/apis/apps/v1/namespaces/default/deployments",
-            json_type,
-            br#"{"metadata":{"name":"a"},"spec":{"replicas":"3"}}"#,
-            400,
-        ),
-        (
-            "POST",
-            "/apis/apps/v1/namespaces/default/deployments",
-            json_type,
-            br#"{"metadata":{"name":"a"}}"#,
-            422,
-        ),
-        (
-            "POST",
-            "/apis/apps/v1/namespaces/default/deployments",
-            json_type,
-            br#"{"metadata":{"name":"a"},"spec":null}"#,
-            422,
-        ),
-        (
-            "POST",
-            "/apis/apps/v1/namespaces/default/deployments",
-            json_type,
-            br#"{"metadata":{"name":"a"},"spec":{"template":null,"selector":{}}}"#,
-            422,
-        ),
-        (
-            "POST",
-            "/api/v1/namespaces/default/services",
-            json_type,
-            br#"{"metadata":{"name":"a"},"spec":{"ports":[{"port":0}]}}"#,
-            422,
-        ),
-        (
-            "POST",
-            "/api/v1/namespaces/default/services",
-            json_type,
-            br#"{"metadata":{"name":"a"},"spec":{"clusterIP":"1.2.3.4","ports":[{"port":1}]}}"#,
-            422,
-        ),
-    ];
     config_map(&client, "there", "1").await;
     let mut wrong = Vec::new();
-    for (method, path, kind, body, wanted) in cases {
+    for (method, path, kind, body, wanted) in CASES {
         let started = std::time::Instant::now();
         let (code, answer) = send(&client, method, path, kind, body.to_vec()).await;
         assert!(started.elapsed() < std::time::Duration::from_secs(10), "{method} {path} took too long");
@@ -189,9 +180,9 @@ async fn malformed_requests() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let large = json!({"metadata": {"name": "large"}, "data": {"a": "x".repeat(4 << 20)}}).to_string();
-    assert_eq!(send(&client, "POST", maps, json_type, large.into_bytes()).await.0, 413);
+    assert_eq!(send(&client, "POST", MAPS, JSON, large.into_bytes()).await.0, 413);
     let deep = format!("{}1{}", "{\"a\":".repeat(5000), "}".repeat(5000));
-    assert_eq!(send(&client, "POST", maps, json_type, deep.into_bytes()).await.0, 400);
+    assert_eq!(send(&client, "POST", MAPS, JSON, deep.into_bytes()).await.0, 400);
     assert_eq!(
         Api::<ConfigMap>::default_namespaced(client).list(&Default::default()).await.unwrap().items.len(),
         1
