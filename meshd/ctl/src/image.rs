@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
-const USER: &str = "1337:1337";
+/// User of our own planes' programs; node rules let this user past the sidecar.
+pub const MESH_USER: &str = "1337:1337";
+/// User of applications: another one than [`MESH_USER`], or their connections would not go through the sidecar.
+pub const APP_USER: &str = "1000:1000";
 
 /// An image ready to be loaded.
 pub struct Image {
@@ -17,7 +20,13 @@ pub struct Image {
 
 /// Packs `program` as `/<name>`, the image's entry point. The first name's tag is `<version>-<content>`, so that a changed program is
 /// another image.
-pub fn pack(repository: &str, version: &str, program: &Path, extra_tags: &[&str]) -> Outcome<Image> {
+pub fn pack(
+    repository: &str,
+    version: &str,
+    program: &Path,
+    extra_tags: &[&str],
+    user: &str,
+) -> Outcome<Image> {
     let file_name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let bytes = std::fs::read(program)?;
     let layer = layer(&file_name, &bytes)?;
@@ -27,7 +36,7 @@ pub fn pack(repository: &str, version: &str, program: &Path, extra_tags: &[&str]
     names.extend(extra_tags.iter().map(|tag| format!("{repository}:{tag}")));
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
-        "config": {"Entrypoint": [format!("/{file_name}")], "User": USER, "WorkingDir": "/", "Env": ["PATH=/"]},
+        "config": {"Entrypoint": [format!("/{file_name}")], "User": user, "WorkingDir": "/", "Env": ["PATH=/"]},
         "rootfs": {"type": "layers", "diff_ids": [layer_digest]},
     })
     .to_string()
@@ -59,8 +68,13 @@ pub fn pack(repository: &str, version: &str, program: &Path, extra_tags: &[&str]
 
 fn layer(file_name: &str, program: &[u8]) -> Outcome<Vec<u8>> {
     let mut layer = tar::Builder::new(Vec::with_capacity(program.len() + 8192));
-    append(&mut layer, "etc/passwd", b"root:x:0:0:root:/:/\nproxy:x:1337:1337:proxy:/:/\n", 0o644)?;
-    append(&mut layer, "etc/group", b"root:x:0:\nproxy:x:1337:\n", 0o644)?;
+    append(
+        &mut layer,
+        "etc/passwd",
+        b"root:x:0:0:root:/:/\nproxy:x:1337:1337:proxy:/:/\napp:x:1000:1000:app:/:/\n",
+        0o644,
+    )?;
+    append(&mut layer, "etc/group", b"root:x:0:\nproxy:x:1337:\napp:x:1000:\n", 0o644)?;
     append(&mut layer, file_name, program, 0o755)?;
     Ok(layer.into_inner()?)
 }

@@ -209,10 +209,12 @@ impl Packed {
 fn pack_images(demo: bool) -> Outcome<Packed> {
     let version = env!("CARGO_PKG_VERSION");
     Ok(Packed {
-        meshd: image::pack(MESHD_IMAGE, version, &program("meshd")?, &[])?,
-        sidecar: image::pack(SIDECAR_IMAGE, version, &program("sidecar")?, &["latest"])?,
+        meshd: image::pack(MESHD_IMAGE, version, &program("meshd")?, &[], image::MESH_USER)?,
+        sidecar: image::pack(SIDECAR_IMAGE, version, &program("sidecar")?, &["latest"], image::MESH_USER)?,
         bookinfo: demo
-            .then(|| image::pack(BOOKINFO_IMAGE, version, &program("bookinfo")?, &["latest"]))
+            .then(|| {
+                image::pack(BOOKINFO_IMAGE, version, &program("bookinfo")?, &["latest"], image::APP_USER)
+            })
             .transpose()?,
     })
 }
