@@ -13,8 +13,10 @@ mod merge;
 mod node;
 mod ports;
 mod probes;
+mod resident;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::Context;
 use base_runtime::{TaskGroup, shutdown_on_signals};
@@ -24,6 +26,9 @@ use sidecar_proxy::{Options, Proxy};
 use sidecar_telemetry::Metrics;
 
 use config::{Args, Config};
+
+/// How long after readiness the start's memory is given back.
+const TRIM_AFTER: Duration = Duration::from_secs(2);
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
@@ -61,7 +66,17 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let life = Arc::new(life::Life::new(Arc::clone(&data), Arc::clone(&control.status), config.kind));
     ports::serve(&config, &life, &tasks).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %config.node_id(), workers = config.concurrency, "Sidecar started");
+    tasks.spawn("trim", trim(Arc::clone(&life)));
     life.until_ended(shutdown).await;
-    tasks.shutdown(std::time::Duration::from_secs(1)).await;
+    tasks.shutdown(Duration::from_secs(1)).await;
     Ok(())
+}
+
+/// Once the proxy is ready, what only its start needed goes back to the system.
+async fn trim(life: Arc<life::Life>) {
+    while life.not_ready().is_some() {
+        tokio::time::sleep(TRIM_AFTER).await;
+    }
+    tokio::time::sleep(TRIM_AFTER).await;
+    resident::release_code();
 }
