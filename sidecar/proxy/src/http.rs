@@ -66,10 +66,11 @@ pub(crate) async fn serve(down: Downstream, chain: Arc<ChainPlan>, io: BoxIo, pr
         client_certificate: RefCell::default(),
     };
     let drain = worker.drain.watch();
+    // Boxed apart: a connection shall not carry the size of the protocol it does not speak.
     let served = if http2 {
-        h2::serve(io, prefix, limits, drain, Rc::new(connection)).await
+        Box::pin(h2::serve(io, prefix, limits, drain, Rc::new(connection))).await
     } else {
-        h1::serve(io, prefix, limits, drain, &connection).await
+        Box::pin(h1::serve(io, prefix, limits, drain, &connection)).await
     };
     tracing::trace!(?served, "HTTP connection ended");
 }

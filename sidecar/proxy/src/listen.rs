@@ -17,6 +17,7 @@ use sidecar_http::{BoxIo, Prefixed};
 use sidecar_model::NetworkFilter;
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use crate::config::{ChainPlan, ChainTls, ListenerPlan};
@@ -106,7 +107,7 @@ pub(crate) async fn connection(
     match &chain.tls {
         None => {
             let (prefix, stream) = stream.into_parts();
-            serve(downstream, chain, Box::new(stream), prefix).await;
+            spawn_local(serve(accepted, downstream, chain, Box::new(stream), prefix));
         }
         Some(tls) => {
             let limit = chain.chain.transport_connect_timeout.unwrap_or(HANDSHAKE);
@@ -116,7 +117,7 @@ pub(crate) async fn connection(
                     if let Some(name) = stream.sni() {
                         downstream.server_name = name.into();
                     }
-                    serve(downstream, chain, Box::new(stream), BytesMut::new()).await;
+                    spawn_local(serve(accepted, downstream, chain, Box::new(stream), BytesMut::new()));
                 }
                 outcome => {
                     worker.shared.stats.tls_errors.fetch_add(1, Relaxed);
@@ -148,7 +149,13 @@ fn accepts(tls: &ChainTls, peer: Option<&Arc<PeerCertificate>>) -> bool {
     tls.names.is_empty() || peer.is_some_and(|peer| crate::pool::has_name(&tls.names, peer))
 }
 
-async fn serve(downstream: Downstream, chain: Arc<ChainPlan>, io: BoxIo, prefix: BytesMut) {
+async fn serve(
+    _accepted: Counted,
+    downstream: Downstream,
+    chain: Arc<ChainPlan>,
+    io: BoxIo,
+    prefix: BytesMut,
+) {
     let peer = Peer::of(&downstream);
     for filter in &chain.chain.network_filters {
         if let NetworkFilter::Rbac(rules) = filter
@@ -165,7 +172,7 @@ async fn serve(downstream: Downstream, chain: Arc<ChainPlan>, io: BoxIo, prefix:
     if chain.http.is_some() {
         http::serve(downstream, chain, io, prefix).await;
     } else if let Some(plan) = &chain.tcp {
-        tcp::serve(&downstream, &chain, plan, io, prefix).await;
+        Box::pin(tcp::serve(&downstream, plan, io, prefix)).await;
     }
 }
 

@@ -15,7 +15,7 @@ use sidecar_telemetry::{
     Entry, Flag, Flags, Reporter, SecurityPolicy, Service, TcpKey, TcpSeries, Workload, labels,
 };
 
-use crate::config::{ChainPlan, ClusterPlan, TcpPlan};
+use crate::config::{ClusterPlan, TcpPlan};
 use crate::listen::Downstream;
 use crate::pool::{ConnectError, UpstreamInfo, open_tcp};
 use crate::shared::NodeKind;
@@ -45,13 +45,7 @@ struct Record<'a> {
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(
-    down: &Downstream,
-    _chain: &ChainPlan,
-    plan: &TcpPlan,
-    io: BoxIo,
-    prefix: BytesMut,
-) {
+pub(crate) async fn serve(down: &Downstream, plan: &TcpPlan, io: BoxIo, prefix: BytesMut) {
     let mut record = Record::new(down, plan);
     let client = Prefixed::new(prefix, io);
     let connected = connect(&mut record).await;
