@@ -196,7 +196,9 @@ impl Session {
 
     /// Whether all that was published so far is in force at the proxy. Tells each version once.
     pub fn settle(&mut self) -> Option<Settled> {
-        let listening = self.types.get(&ResourceType::Listener).is_some_and(|s| s.acknowledged);
+        // A proxy that comes back with everything that it needs is sent nothing, and has nothing to acknowledge.
+        let listening =
+            self.types.get(&ResourceType::Listener).is_some_and(|s| s.acknowledged || !s.known.is_empty());
         if self.version == 0
             || !listening
             || self.types.values().any(|s| s.in_flight.is_some())

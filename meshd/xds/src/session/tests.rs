@@ -167,6 +167,23 @@ fn a_reconnecting_proxy_gets_only_what_differs() {
 }
 
 #[test]
+fn a_reconnecting_proxy_that_has_everything_is_settled_at_once() {
+    let mut session = Session::new(Protocol::Delta);
+    session.configure(resources(&[("a", 1)], &[]), 7);
+    let has = |name: &str, names: &[&str]| Request {
+        initial_versions: [(name.to_owned(), "1".to_owned())].into(),
+        ..subscribe(names)
+    };
+    session.request(ResourceType::Cluster, has("a", &[]));
+    session.request(ResourceType::Listener, has("l", &[]));
+    // What is subscribed to by name is sent again, and that alone is waited for.
+    session.request(ResourceType::Endpoint, has("a", &["a"]));
+    let sent = settle(&mut session);
+    assert!(sent.iter().all(|response| response.kind == ResourceType::Endpoint), "{sent:?}");
+    assert_eq!(session.settle().map(|settled| settled.version), Some(7));
+}
+
+#[test]
 fn a_name_that_is_not_there_is_told_so() {
     let mut session = started();
     session.request(ResourceType::Route, subscribe(&["8000"]));

@@ -22,6 +22,10 @@ pub const URL: &str = "http://echo.echo:9080";
 
 const NAMESPACES: &str = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: echo\n  labels: {istio-injection: enabled}\n---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: plain\n---\n";
 
+const HTTP: &str = "{name: http, port: 9080}";
+/// Nobody listens on this one's target.
+const NOBODY: &str = "{name: http, port: 9080, targetPort: 9999}";
+
 /// One deployment with an account of its own.
 fn workload(namespace: &str, name: &str, app: &str, replicas: u32, more: &str) -> String {
     format!(
@@ -35,10 +39,10 @@ fn workload(namespace: &str, name: &str, app: &str, replicas: u32, more: &str) -
     )
 }
 
-fn service(namespace: &str, name: &str, app: &str, target: u16) -> String {
+fn service(namespace: &str, name: &str, app: &str, port: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  selector: {{app: {app}}}\n  \
-         ports:\n  - {{name: http, port: 9080, targetPort: {target}}}\n  - {{name: tcp, port: 9000}}\n---\n"
+         ports: [{port}]\n---\n"
     )
 }
 
@@ -61,12 +65,13 @@ impl<'a> Echo<'a> {
                 workload("echo", "trio-good", "trio", 2, ""),
                 workload("echo", "trio-bad", "trio", 1, ", --fail, '503'"),
                 workload("plain", "plain", "plain", 1, ""),
-                service("echo", "echo", "echo", 9080),
-                service("echo", "mirror", "mirror", 9080),
-                service("echo", "dead", "mirror", 9999),
-                service("echo", "trio", "trio", 9080),
-                service("plain", "plain", "plain", 9080),
-                service("plain", "dead", "plain", 9999),
+                service("echo", "echo", "echo", HTTP),
+                service("echo", "mirror", "mirror", HTTP),
+                service("echo", "echo-tcp", "echo", "{name: tcp, port: 9000}"),
+                service("echo", "dead", "mirror", NOBODY),
+                service("echo", "trio", "trio", HTTP),
+                service("plain", "plain", "plain", HTTP),
+                service("plain", "dead", "plain", NOBODY),
             ];
             mesh.kubectl_input(&["apply", "-f", "-"], &all.concat())?;
             for (namespace, name) in [
@@ -90,7 +95,7 @@ impl<'a> Echo<'a> {
         }
         mesh.kubectl(&[
             "delete",
-            "virtualservices,destinationrules,peerauthentications,authorizationpolicies",
+            "virtualservices,destinationrules,peerauthentications,authorizationpolicies,telemetries",
             "--all",
             "-n",
             "echo",

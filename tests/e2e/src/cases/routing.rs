@@ -77,9 +77,9 @@ pub async fn websockets_pass(mesh: &Mesh) -> Result<String> {
 
 pub async fn plain_tcp_passes(mesh: &Mesh) -> Result<String> {
     let echo = Echo::new(mesh)?;
-    let back = echo.send("echo", "client", "echo.echo:9000", "any bytes\r\nat all")?;
+    let back = echo.send("echo", "client", "echo-tcp.echo:9000", "any bytes\r\nat all")?;
     ensure!(back["answer"] == "any bytes\r\nat all", "{back}");
-    let refused = echo.send("plain", "plain", "echo.echo:9000", "any bytes")?;
+    let refused = echo.send("plain", "plain", "echo-tcp.echo:9000", "any bytes")?;
     ensure!(
         refused["answer"].as_str().unwrap_or("").is_empty(),
         "strict mutual TLS let plain bytes in: {refused}"
