@@ -1,7 +1,7 @@
 //! Flags, environment and the pod's files, read once.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,10 +21,34 @@ pub(crate) struct Args {
     command: Command,
 }
 
+impl Args {
+    /// What to ask of the admin port, instead of running a proxy.
+    pub(crate) fn request(&self) -> Option<(SocketAddr, &str)> {
+        match &self.command {
+            Command::Proxy(_) => None,
+            Command::Request(ask) => Some((SocketAddr::from(([127, 0, 0, 1], ask.admin_port)), &ask.path)),
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the proxy.
-    Proxy(ProxyArgs),
+    Proxy(Box<ProxyArgs>),
+    /// Asks the admin port of the proxy in this pod, and prints the answer.
+    Request(RequestArgs),
+}
+
+#[derive(Debug, Parser)]
+struct RequestArgs {
+    /// Only `GET`: nothing that is asked this way changes anything.
+    #[arg(value_parser = ["GET"])]
+    method: String,
+    /// Path, such as `/config_dump`.
+    path: String,
+    /// Port of the admin interface, on loopback.
+    #[arg(long, default_value_t = 15000)]
+    admin_port: u16,
 }
 
 #[derive(Debug, Parser)]
@@ -116,7 +140,7 @@ pub(crate) type Source<'a> = &'a dyn Fn(&str) -> Option<String>;
 impl Config {
     /// Reads what is told, from flags, `env` and the pod's files.
     pub(crate) fn new(args: Args, env: Source<'_>) -> anyhow::Result<Self> {
-        let Command::Proxy(args) = args.command;
+        let Command::Proxy(args) = args.command else { anyhow::bail!("there is no proxy to configure") };
         let text = |name: &str| env(name).filter(|value| !value.is_empty());
         let kind = match args.kind {
             Kind::Sidecar => NodeKind::Sidecar,
@@ -244,6 +268,16 @@ mod tests {
         let env: BTreeMap<String, String> =
             env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         Config::new(args, &|name| env.get(name).cloned())
+    }
+
+    #[test]
+    fn a_request_names_the_admin_port_and_a_path() {
+        let ask = |words: &[&str]| Args::try_parse_from([&["sidecar", "request"], words].concat());
+        let args = ask(&["GET", "/config_dump"]).unwrap();
+        assert_eq!(args.request(), Some(("127.0.0.1:15000".parse().unwrap(), "/config_dump")));
+        assert!(ask(&["POST", "/quitquitquit"]).is_err());
+        let proxy = Args::try_parse_from(["sidecar", "proxy", "sidecar"]).unwrap();
+        assert_eq!(proxy.request(), None);
     }
 
     #[test]

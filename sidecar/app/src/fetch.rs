@@ -69,6 +69,16 @@ pub(crate) async fn ask(question: Question) -> Result<Response<Bytes>, FetchErro
     timeout(limit, exchange(question)).await.unwrap_or(Err(FetchError::Timeout(limit)))
 }
 
+/// Asks for a path and prints what comes.
+pub(crate) async fn print(address: SocketAddr, path: String) -> anyhow::Result<()> {
+    let (headers, body, limit) = (HeaderMap::new(), Bytes::new(), Duration::from_secs(10));
+    let answer = ask(Question { scheme: Scheme::Http, address, path, headers, body, limit }).await?;
+    let text = String::from_utf8_lossy(answer.body());
+    anyhow::ensure!(answer.status().is_success(), "{}: {}", answer.status(), text.trim());
+    std::io::Write::write_all(&mut std::io::stdout(), answer.body())?;
+    Ok(())
+}
+
 async fn exchange(question: Question) -> Result<Response<Bytes>, FetchError> {
     let stream =
         connect(question.address).await.map_err(|error| FetchError::Connect(question.address, error))?;

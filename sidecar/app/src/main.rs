@@ -32,6 +32,10 @@ const TRIM_AFTER: Duration = Duration::from_secs(2);
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if let Some((address, path)) = args.request() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        return runtime.block_on(fetch::print(address, path.to_owned()));
+    }
     let config = Config::new(args, &|name| std::env::var(name).ok())?;
     base_runtime::log::init(&config.log_level, base_runtime::log::Format::Text)?;
     base_tls::install_default_provider();

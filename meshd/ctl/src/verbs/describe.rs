@@ -10,6 +10,8 @@ pub struct Describe {
     /// Kind, or `kind/name`.
     kind: String,
     /// Name.
+    // Its own id: `--name`, the cluster's, is everywhere.
+    #[arg(id = "object", value_name = "NAME")]
     name: Option<String>,
     #[command(flatten)]
     namespace: NamespaceOptions,
