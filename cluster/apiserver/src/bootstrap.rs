@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use cluster_store::{Op, Precondition, StoreError};
+use futures::future::try_join_all;
 use serde_json::{Value, json};
 
 use crate::{
@@ -23,21 +24,27 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 /// # Errors
 /// When the store refuses.
 pub(crate) async fn run(api: &Arc<Api>) -> Result<(), Error> {
+    // All at once: the store commits them in groups.
+    let mut first: Vec<(&str, &str, Value)> = Vec::new();
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-        ensure(api, "", "v1", "namespaces", json!({"metadata": {"name": name}})).await?;
+        first.push(("", "namespaces", json!({"metadata": {"name": name}})));
     }
     for (resource, object) in authz::bootstrap_objects() {
-        ensure(api, "rbac.authorization.k8s.io", "v1", resource, object).await?;
+        first.push(("rbac.authorization.k8s.io", resource, object));
     }
     for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)]
     {
         let class = json!({"metadata": {"name": name}, "value": value, "globalDefault": false,
             "preemptionPolicy": "PreemptLowerPriority",
             "description": "Used for system critical pods that must not be moved from their current place."});
-        ensure(api, "scheduling.k8s.io", "v1", "priorityclasses", class).await?;
+        first.push(("scheduling.k8s.io", "priorityclasses", class));
     }
+    let writes =
+        first.into_iter().map(|(group, resource, object)| ensure(api, group, "v1", resource, object));
+    try_join_all(writes).await?;
     let name = "extension-apiserver-authentication";
-    let authority = json!({"metadata": {"name": name, "namespace": "kube-system"}, "data": {"client-ca-file": api.ca_pem}});
+    let authority = json!({"metadata": {"name": name, "namespace": "kube-system"},
+        "data": {"client-ca-file": api.ca_pem}});
     replace(api, "", "configmaps", authority, &["data"]).await?;
     kubernetes_service(api).await
 }
