@@ -22,6 +22,9 @@ pub(crate) fn own(life: &Life) -> String {
     let shared = life.proxy.shared();
     shared.metrics.render(&mut text);
     sidecar_proxy::stats::prometheus(shared, &mut text);
+    let version = env!("CARGO_PKG_VERSION");
+    text.push_str("# TYPE istio_build gauge\n");
+    text.push_str(&format!("istio_build{{component=\"proxy\",tag=\"{version}\"}} 1\n"));
     let view = life.status.view();
     let expiry = view.certificate.as_ref().map_or(0, |certificate| certificate.not_after_seconds);
     let rejected: usize = view.types.values().map(|of_type| of_type.rejected.len()).sum();

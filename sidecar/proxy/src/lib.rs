@@ -6,6 +6,7 @@
 
 pub mod config;
 mod http;
+mod jwt;
 mod listen;
 mod pool;
 mod proxy;

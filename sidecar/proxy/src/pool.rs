@@ -187,6 +187,7 @@ impl Pools {
 
 impl Pool {
     async fn http1(self: &Rc<Self>, worker: &Worker, target: &Target) -> Result<Ready, PoolError> {
+        self.close_surplus(thresholds(target).max_connections);
         if let Some(ready) = self.take_idle() {
             return Ok(ready);
         }
@@ -237,6 +238,13 @@ impl Pool {
             }
         })
         .await
+    }
+
+    /// A limit may have come down since connections were made: those that rest are closed until it holds. An endpoint keeps one.
+    fn close_surplus(&self, max: u32) {
+        let mut idle = self.idle.borrow_mut();
+        let usage = Arc::clone(&self.plan.borrow().usage);
+        while usage.connections() > max && self.live.get() > 1 && idle.pop().is_some() {}
     }
 
     fn take_idle(&self) -> Option<Ready> {
@@ -344,8 +352,10 @@ impl Returner for Home {
             .http
             .max_requests_per_connection
             .is_some_and(|max| connection.exchanges() >= u64::from(max));
+        let max = plan.cluster.circuit_breakers.default.max_connections;
+        let surplus = plan.usage.connections() > max && pool.live.get() > 1;
         let mut idle = pool.idle.borrow_mut();
-        if let (false, true, Some(returner)) = (spent, idle.len() < IDLE_MAX, self.me.upgrade()) {
+        if let (false, true, Some(returner)) = (spent || surplus, idle.len() < IDLE_MAX, self.me.upgrade()) {
             idle.push(Idle { connection, info: Rc::clone(&self.info), returner, since: Instant::now() });
         }
         drop(idle);

@@ -104,6 +104,11 @@ impl Usage {
         Some(Permit { usage: Arc::clone(self), kind })
     }
 
+    /// Connections now.
+    pub(crate) fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
     /// A connection within `limit`.
     pub(crate) fn connection(self: &Arc<Self>, limit: u32) -> Option<Permit> {
         self.acquire(Kind::Connection, limit)

@@ -11,7 +11,7 @@ use ::h2::Reason;
 use ::h2::client::{Builder, SendRequest};
 use bytes::{Bytes, BytesMut};
 use http::header;
-use http::uri::Scheme;
+use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version, request};
 use http_body::Body as _;
 use tokio::task::spawn_local;
@@ -144,13 +144,16 @@ fn to_h2(parts: &request::Parts, body: &Body, https: bool) -> Result<Request<()>
     let mut map = parts.headers.clone();
     let host = map.remove(header::HOST);
     strip_connection_headers(&mut map);
+    let malformed = |_| SendError::Protocol(ParseError::Host);
+    let mut target = uri::Parts::default();
     let authority = host.as_ref().map(header::HeaderValue::as_bytes).unwrap_or_default();
-    let mut uri = Uri::builder().authority(authority);
+    target.authority = Some(Authority::try_from(authority).map_err(malformed)?);
     if parts.method != Method::CONNECT {
-        let scheme = if https { Scheme::HTTPS } else { Scheme::HTTP };
-        uri = uri.scheme(scheme).path_and_query(parts.uri.path_and_query().map_or("/", |path| path.as_str()));
+        target.scheme = Some(if https { Scheme::HTTPS } else { Scheme::HTTP });
+        let path = parts.uri.path_and_query().cloned();
+        target.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     }
-    *request.uri_mut() = uri.build().map_err(|_| SendError::Protocol(ParseError::Host))?;
+    *request.uri_mut() = Uri::from_parts(target).map_err(|_| SendError::Protocol(ParseError::Target))?;
     match body.size_hint().exact() {
         Some(length) if length > 0 => drop(map.insert(header::CONTENT_LENGTH, length.into())),
         Some(_) => {}

@@ -9,11 +9,12 @@ use sidecar_http::Limits;
 use sidecar_model::filter_chain::Terminal;
 use sidecar_model::hcm::RouteSource;
 use sidecar_model::tls::{RootSource, SECRET_ROOT_CA, SanMatch};
-use sidecar_model::{DownstreamTls, FilterChain, HttpConnectionManager, Listener, TcpProxy};
+use sidecar_model::{DownstreamTls, FilterChain, HttpConnectionManager, HttpFilterKind, Listener, TcpProxy};
 use sidecar_route::RouteTable;
 use sidecar_telemetry::log::Loggers;
 
 use super::SecretStore;
+use crate::jwt::JwtPlan;
 
 /// Istio's in-band metadata exchange, which is not spoken here and so never agreed on.
 const PEER_EXCHANGE: &str = "istio-peer-exchange";
@@ -66,6 +67,8 @@ pub struct HcmPlan {
     pub limits: Limits,
     /// The `server` header.
     pub server: HeaderValue,
+    /// Its token filters with their keys parsed, by filter name.
+    pub(crate) jwt: Vec<(Arc<str>, JwtPlan)>,
 }
 
 /// A TCP proxy.
@@ -144,7 +147,14 @@ impl HcmPlan {
             RouteSource::Rds(_) => None,
         };
         let server = if hcm.server_name.is_empty() { "envoy" } else { &*hcm.server_name };
+        let jwt = hcm.http_filters.iter().filter_map(|filter| match &filter.kind {
+            HttpFilterKind::JwtAuthn(config) => {
+                Some((Arc::clone(&filter.name), JwtPlan::new(Arc::clone(config))))
+            }
+            _ => None,
+        });
         Self {
+            jwt: jwt.collect(),
             inline_routes,
             loggers: Loggers::new(&hcm.access_log),
             limits: limits(&hcm),

@@ -48,6 +48,8 @@ pub(super) enum Failure {
     PathNormalization,
     /// A token is missing or bad.
     Unauthenticated(&'static str),
+    /// A good token is for others.
+    Forbidden(&'static str),
 }
 
 /// What the failure means to everybody concerned.
@@ -149,6 +151,10 @@ impl Failure {
             Self::Unauthenticated(text) => Meaning {
                 details: format!("jwt_authn_access_denied{{{}}}", text.replace(' ', "_")).into(),
                 ..row(S::UNAUTHORIZED, None, "", text)
+            },
+            Self::Forbidden(text) => Meaning {
+                details: format!("jwt_authn_access_denied{{{}}}", text.replace(' ', "_")).into(),
+                ..row(S::FORBIDDEN, None, "", text)
             },
         }
     }

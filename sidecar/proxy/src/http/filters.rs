@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
 
 use http::request::Parts;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderValue, Response, header};
 use sidecar_http::Body;
 use sidecar_model::http_filter::HeaderMutation;
-use sidecar_model::{HttpFilter, HttpFilterKind, RouteFilter, RouteFilterConfig};
+use sidecar_model::jwt::JwtRequirementChoice;
+use sidecar_model::{HttpFilterKind, RouteFilter, RouteFilterConfig};
 
 use super::Connection;
 use super::cors::{self, Verdict as Cors};
@@ -16,6 +18,8 @@ use super::mutate::{self, Side};
 use super::record::Record;
 use super::router::{Chosen, view};
 use super::{fault, reply};
+use crate::config::HcmPlan;
+use crate::jwt::Refusal;
 use crate::rbac::{self, Peer, Verdict};
 
 /// What filters want of the response.
@@ -30,14 +34,14 @@ pub(super) struct Afterwards {
 /// Runs every filter before the router; an answer ends the request.
 pub(super) async fn run(
     connection: &Connection,
-    filters: &[HttpFilter],
+    plan: &HcmPlan,
     chosen: Option<&Chosen>,
     parts: &mut Parts,
     record: &mut Record,
 ) -> Result<Afterwards, Response<Body>> {
     let worker = &connection.down.worker;
     let mut afterwards = Afterwards::default();
-    for filter in filters {
+    for filter in &plan.hcm.http_filters {
         let here = chosen.and_then(|chosen| chosen.filter(&filter.name));
         if here.map_or(filter.disabled, |here| here.disabled) {
             continue;
@@ -85,14 +89,53 @@ pub(super) async fn run(
                 mutate::apply(&mutation.request, &mut parts.headers, record, &Side::Request);
                 afterwards.mutations.push(Arc::clone(mutation));
             }
-            // Tokens cannot be judged here yet: what asks for one is not served.
             HttpFilterKind::JwtAuthn(_) => {
-                return Err(reply::failed(&Failure::Unauthenticated("Jwt verification fails"), record));
+                let choice = match here.and_then(|here| here.config.as_ref()) {
+                    Some(RouteFilterConfig::Jwt(choice)) => Some(&**choice),
+                    _ => None,
+                };
+                token(plan, &filter.name, choice, parts, record, worker.random())?;
             }
             HttpFilterKind::Native(_) | HttpFilterKind::Router(_) => {}
         }
     }
     Ok(afterwards)
+}
+
+/// Judges the token of a request; what it proves is in the record afterwards.
+#[expect(clippy::result_large_err, reason = "the answer is passed on, not propagated through layers")]
+fn token(
+    plan: &HcmPlan,
+    filter: &str,
+    choice: Option<&JwtRequirementChoice>,
+    parts: &mut Parts,
+    record: &mut Record,
+    random: u64,
+) -> Result<(), Response<Body>> {
+    let Some((_, jwt)) = plan.jwt.iter().find(|(name, _)| **name == *filter) else { return Ok(()) };
+    let rule = |parts: &Parts| jwt.rule(&view(parts, record), random);
+    match jwt.judge(parts, &rule, choice, SystemTime::now()) {
+        Ok(None) => Ok(()),
+        Ok(metadata) => {
+            record.metadata = metadata;
+            Ok(())
+        }
+        Err(refusal) => {
+            let failure = match refusal {
+                Refusal::Audience => Failure::Forbidden(refusal.text()),
+                _ => Failure::Unauthenticated(refusal.text()),
+            };
+            let mut response = reply::failed(&failure, record);
+            let view = view(parts, record);
+            let error = if refusal == Refusal::Missing { "" } else { ", error=\"invalid_token\"" };
+            let challenge =
+                format!("Bearer realm=\"{}://{}{}\"{error}", view.scheme, view.authority, view.path_only());
+            if let Ok(value) = HeaderValue::try_from(challenge) {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+            }
+            Err(response)
+        }
+    }
 }
 
 impl Chosen {

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use sidecar_balance::HostState;
 use sidecar_http::{Abort, Body, BodyError, ByteCount, Finish, Outcome, ParseError};
 use sidecar_model::listener::Direction;
-use sidecar_model::{Route, VirtualHost};
+use sidecar_model::{Metadata, Route, VirtualHost};
 use sidecar_telemetry::log::{Captured, Loggers};
 use sidecar_telemetry::{
     Entry, Flag, Flags, GrpcStatus, HttpKey, Reporter, RequestProtocol, SecurityPolicy, Service, Workload,
@@ -62,6 +62,8 @@ pub(super) struct Record {
     pub(super) destination: Option<Arc<Workload>>,
     /// The client wants to know who answers.
     pub(super) wants_metadata: bool,
+    /// What filters found out, such as the claims of a token.
+    pub(super) metadata: Option<Metadata>,
     pub(super) holds: Holds,
     reported: bool,
 }
@@ -131,6 +133,7 @@ impl Record {
             source: None,
             destination: None,
             wants_metadata: false,
+            metadata: None,
             holds: Holds::default(),
             reported: false,
             down,

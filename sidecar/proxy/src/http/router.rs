@@ -76,7 +76,7 @@ impl Answer {
 }
 
 /// A request as routing sees it.
-pub(super) fn view<'a>(parts: &'a Parts, record: &Record) -> RequestView<'a> {
+pub(super) fn view<'a>(parts: &'a Parts, record: &'a Record) -> RequestView<'a> {
     let host = parts.headers.get(header::HOST).map_or("", |host| host.to_str().unwrap_or_default());
     RequestView {
         method: parts.method.as_str(),
@@ -84,7 +84,7 @@ pub(super) fn view<'a>(parts: &'a Parts, record: &Record) -> RequestView<'a> {
         path: parts.uri.path_and_query().map_or("", |path| path.as_str()),
         scheme: record.scheme,
         headers: &parts.headers,
-        metadata: None,
+        metadata: record.metadata.as_ref(),
     }
 }
 
@@ -102,7 +102,7 @@ pub(super) async fn run(
         record.capture_request(&parts.uri, &parts.headers);
         return shape.local(response, record, None).into();
     }
-    let chosen = choose(connection, config, plan, &parts, record);
+    let mut chosen = choose(connection, config, plan, &parts, record);
     if let Some(chosen) = &chosen {
         record.route = Some((Arc::clone(&chosen.host), Arc::clone(&chosen.route)));
         if let Some(response) = to_tls(chosen, &parts, record) {
@@ -110,8 +110,7 @@ pub(super) async fn run(
             return shape.local(response, record, None).into();
         }
     }
-    let filtered =
-        filters::run(connection, &plan.hcm.http_filters, chosen.as_ref(), &mut parts, record).await;
+    let filtered = filters::run(connection, plan, chosen.as_ref(), &mut parts, record).await;
     let afterwards = match filtered {
         Ok(afterwards) => afterwards,
         Err(response) => {
@@ -119,6 +118,13 @@ pub(super) async fn run(
             return shape.local(response, record, None).into();
         }
     };
+    if record.metadata.is_some() {
+        // Claims may decide the route.
+        chosen = choose(connection, config, plan, &parts, record);
+        if let Some(chosen) = &chosen {
+            record.route = Some((Arc::clone(&chosen.host), Arc::clone(&chosen.route)));
+        }
+    }
     let Some(chosen) = chosen else {
         record.capture_request(&parts.uri, &parts.headers);
         let response = reply::failed(&Failure::NoRoute, record);
@@ -144,7 +150,7 @@ fn choose(
     config: &Config,
     plan: &HcmPlan,
     parts: &Parts,
-    record: &mut Record,
+    record: &Record,
 ) -> Option<Chosen> {
     let table = match (&plan.inline_routes, &plan.hcm.route) {
         (Some(table), _) => table,
