@@ -3,6 +3,7 @@
 mod app;
 mod basics;
 mod build;
+mod changes;
 mod forwarding;
 mod interception;
 mod limits;

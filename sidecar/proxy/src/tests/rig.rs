@@ -25,6 +25,11 @@ impl Mesh {
 
     /// The identity of a service account.
     pub(crate) fn identity(&self, account: &str) -> Rotating {
+        Rotating::new(self.material(account))
+    }
+
+    /// A fresh certificate of a service account.
+    pub(crate) fn material(&self, account: &str) -> Material {
         let profile = LeafProfile {
             spiffe_id: Some(spiffe(account).parse().unwrap()),
             server: true,
@@ -34,7 +39,7 @@ impl Mesh {
         };
         let issued = self.0.issue(&profile).unwrap();
         let roots = Roots::from_pem(self.0.certificate_pem()).unwrap();
-        Rotating::new(Material::from_pem(&issued.chain_pem, &issued.key_pem, Some(roots)).unwrap())
+        Material::from_pem(&issued.chain_pem, &issued.key_pem, Some(roots)).unwrap()
     }
 }
 
