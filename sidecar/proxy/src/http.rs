@@ -18,7 +18,7 @@ mod retry;
 mod router;
 mod timed;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -45,6 +45,8 @@ pub(crate) struct Connection {
     chain: Arc<ChainPlan>,
     /// The connection manager as of a version of the configuration.
     plan: RefCell<(u64, Arc<HcmPlan>)>,
+    /// No chain of the listener takes such a connection any more.
+    orphaned: Cell<bool>,
     /// The peer that said last who it is: connections mostly carry one peer's requests.
     peer: RefCell<Option<(HeaderValue, Arc<Workload>)>>,
     /// What `x-forwarded-client-cert` says of the client, for our own principal.
@@ -62,6 +64,7 @@ pub(crate) async fn serve(down: Downstream, chain: Arc<ChainPlan>, io: BoxIo, pr
         down: Rc::new(down),
         chain,
         plan: RefCell::new((version, plan)),
+        orphaned: Cell::new(false),
         peer: RefCell::default(),
         client_certificate: RefCell::default(),
     };
@@ -126,6 +129,13 @@ impl Handler for Connection {
         let config = shared.config.load_full();
         let plan = self.plan(&config);
         let mut record = Record::new(self, &plan, &request);
+        if self.orphaned.get() {
+            // Policy as it is now would not have let this connection in: nothing more passes, and the client is told to go.
+            let mut response =
+                reply::failed(&failure::Failure::Denied(Arc::from("filter_chain_gone")), &mut record);
+            response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+            return router::Answer::from(response).into_reply(&plan, record);
+        }
         let (parts, body) = request.into_parts();
         router::run(self, &config, &plan, parts, body, &mut record).await.into_reply(&plan, record)
     }
@@ -145,10 +155,13 @@ impl Connection {
         let mut plan = self.plan.borrow_mut();
         if plan.0 != config.version {
             plan.0 = config.version;
-            let listener = config.listeners.get(&self.down.listener.listener.name);
-            let chain = listener.and_then(|listener| listener.successor(&self.chain.chain));
-            if let Some(http) = chain.and_then(|chain| chain.http.clone()) {
-                plan.1 = http;
+            if let Some(listener) = config.listeners.get(&self.down.listener.listener.name) {
+                let same = listener.successor(&self.chain.chain);
+                let chain = same.or_else(|| self.down.chain_in(listener));
+                match chain.and_then(|chain| chain.http.clone()) {
+                    Some(http) => plan.1 = http,
+                    None => self.orphaned.set(true),
+                }
             }
         }
         Arc::clone(&plan.1)

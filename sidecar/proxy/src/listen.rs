@@ -43,6 +43,8 @@ pub(crate) struct Downstream {
     pub(crate) tls: Option<DownstreamTls>,
     /// The server name of a client hello that was seen, whether or not TLS ended here.
     pub(crate) server_name: Box<str>,
+    /// What the first bytes said.
+    sniffed: Sniffed,
 }
 
 /// What a client's TLS handshake settled.
@@ -61,6 +63,12 @@ impl Downstream {
             Some(tls) => Arc::clone(&tls.principal),
             None => sidecar_telemetry::labels::no_principal(),
         }
+    }
+
+    /// The chain that a connection like this one gets from `plan`, if it can go on under it as it is.
+    pub(crate) fn chain_in<'a>(&self, plan: &'a ListenerPlan) -> Option<&'a Arc<ChainPlan>> {
+        let facts = chains::Facts { local: self.local, peer: self.peer, sniffed: &self.sniffed };
+        chains::choose(plan, &facts).filter(|chain| chain.tls.is_some() == self.tls.is_some())
     }
 
     pub(crate) fn is_mutual(&self) -> bool {
@@ -102,7 +110,8 @@ pub(crate) async fn connection(
         peer,
         listener: plan,
         tls: None,
-        server_name: sniffed.server_name.unwrap_or_default(),
+        server_name: sniffed.server_name.clone().unwrap_or_default(),
+        sniffed,
     };
     match &chain.tls {
         None => {
