@@ -62,8 +62,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let monitoring = listen(ports::CONTROL_PLANE_METRICS).await?;
     tasks.spawn("index", index(client.clone(), publisher.clone(), figures.clone(), shutdown.clone()));
     tasks.spawn("programmed", programmed::run(client.clone(), publisher.clone(), tracker.clone()));
-    let webhooks =
-        webhooks::serve(webhook, identity.clone(), config.injection(), figures, shutdown.clone());
+    let webhooks = webhooks::serve(webhook, identity.clone(), config.injection(), figures, shutdown.clone());
     tasks.spawn("webhooks", webhooks);
     tasks.spawn("webhook configurations", webhooks::register(client, authority.certificate_pem().to_owned()));
     tasks.spawn("monitoring", monitoring::serve(monitoring, registry, publisher, tracker, shutdown.clone()));
