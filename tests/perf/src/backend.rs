@@ -30,10 +30,9 @@ pub fn start(address: SocketAddr) -> Result<()> {
 }
 
 async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
-    let mut response = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {BODY_BYTES}\r\n\r\n"
-    )
-    .into_bytes();
+    let mut response =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {BODY_BYTES}\r\n\r\n")
+            .into_bytes();
     response.resize(response.len() + BODY_BYTES, b'x');
     let mut input = Vec::with_capacity(8192);
     while stream.read_buf(&mut input).await? > 0 {

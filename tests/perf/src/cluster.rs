@@ -183,7 +183,10 @@ async fn look_at_api(started: Instant) -> Result<Times> {
         if api.is_none() && get(client, "/version").await.is_ok() {
             api = seconds();
         }
-        if api.is_some() && nodes.is_none() && get(client, "/api/v1/nodes").await.is_ok_and(|it| all_ready(&it)) {
+        if api.is_some()
+            && nodes.is_none()
+            && get(client, "/api/v1/nodes").await.is_ok_and(|it| all_ready(&it))
+        {
             nodes = seconds();
         }
         if api.is_some() && pod.is_none() && get(client, "/api/v1/pods").await.is_ok_and(|it| any_runs(&it)) {
@@ -250,7 +253,8 @@ fn memory() -> Result<Vec<(String, Memory)>> {
         let mut words = line.split(' ');
         let program = words.next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
         let shim = words.any(|word| word == "shim");
-        let ours = line.contains(&format!("/{NAME}/")) || system::cgroups(pid).contains(&format!("/{NAME}/"));
+        let ours = line.contains(&format!("/{NAME}/"))
+            || system::cgroups(pid).contains(&format!("/cluster-{NAME}/"));
         let name = match program {
             _ if !ours => continue,
             "meshd" | "sidecar" | "bookinfo" => program,
@@ -278,7 +282,9 @@ mod tests {
         assert!(all_ready(&json!({"items": [node("True"), node("True")]})));
         assert!(!all_ready(&json!({"items": [node("True")]})));
         assert!(!all_ready(&json!({"items": [node("True"), node("False")]})));
-        assert!(any_runs(&json!({"items": [{"status": {"phase": "Pending"}}, {"status": {"phase": "Running"}}]})));
+        assert!(any_runs(
+            &json!({"items": [{"status": {"phase": "Pending"}}, {"status": {"phase": "Running"}}]})
+        ));
         assert!(!any_runs(&json!({"items": []})));
     }
 }

@@ -46,7 +46,8 @@ impl Contender {
             let mut command = pinned(program);
             let first = 25_000 + 10 * index;
             command.args(["proxy", "sidecar", "--concurrency", "1"]);
-            for (flag, port) in [("--admin-port", 0), ("--status-port", 1), ("--health-port", 2), ("--metrics-port", 3)]
+            for (flag, port) in
+                [("--admin-port", 0), ("--status-port", 1), ("--health-port", 2), ("--metrics-port", 3)]
             {
                 command.args([flag, &(first + port).to_string()]);
             }

@@ -60,12 +60,18 @@ pub fn closed(
         }
         let latencies = counts.latencies.take();
         ensure!(!latencies.is_empty(), "nothing came back");
-        Ok(Load { requests: latencies.len() as u64, seconds, latencies: sorted(latencies), probed: differences(&before, &after) })
+        Ok(Load {
+            requests: latencies.len() as u64,
+            seconds,
+            latencies: sorted(latencies),
+            probed: differences(&before, &after),
+        })
     })
 }
 
 async fn client(address: SocketAddr, counts: Rc<Counts>) -> Result<()> {
-    let mut stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
+    let mut stream =
+        TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
     stream.set_nodelay(true)?;
     let mut input = Vec::with_capacity(8192);
     while !counts.ended.get() {

@@ -4,8 +4,8 @@
 
 mod backend;
 mod cluster;
-mod control;
 mod contender;
+mod control;
 mod load;
 mod message;
 mod proxies;
@@ -41,6 +41,9 @@ struct Args {
     /// Seconds of each round.
     #[arg(long, default_value_t = 4)]
     seconds: u64,
+    /// How often a round is repeated when others use more than 5 % of the machine.
+    #[arg(long, default_value_t = 2)]
+    repeats: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,6 +66,7 @@ fn main() -> Result<()> {
             envoy: args.envoy,
             rounds: args.rounds,
             seconds: args.seconds,
+            repeats: args.repeats,
         };
         print!("{}", report::proxies(&proxies::measure(&plan)?));
     }

@@ -21,9 +21,8 @@ const CONNECTIONS: usize = 64;
 const RATE: u32 = 2_000;
 const RATE_CONNECTIONS: u32 = 16;
 const WARM: Duration = Duration::from_millis(700);
-/// A round with a larger share of the machine used by others is repeated, so many times.
+/// A round with a larger share of the machine used by others is repeated.
 const FOREIGN_PERCENT_MAX: f64 = 5.0;
-const REPEATS_MAX: usize = 2;
 
 /// What is measured, and how often.
 #[derive(Debug)]
@@ -32,6 +31,8 @@ pub struct Plan {
     pub envoy: Option<PathBuf>,
     pub rounds: usize,
     pub seconds: u64,
+    /// How often a round that others disturbed is repeated.
+    pub repeats: usize,
 }
 
 /// Everything that was seen.
@@ -100,7 +101,8 @@ pub fn measure(plan: &Plan) -> Result<Report> {
         contenders.iter().map(|it| (it.name, pick(&it.ports), Some(it))).collect::<Vec<Way<'_>>>()
     };
     let direct: Way<'_> = ("direct", BACKEND_PORT, None);
-    let (mut h2, mut open_h2, mut open_hop) = (ways(|it| it.mesh_h2), ways(|it| it.mesh_h2), ways(|it| it.one_hop));
+    let (mut h2, mut open_h2, mut open_hop) =
+        (ways(|it| it.mesh_h2), ways(|it| it.mesh_h2), ways(|it| it.one_hop));
     for ways in [&mut h2, &mut open_h2, &mut open_hop] {
         ways.push(direct);
     }
@@ -177,7 +179,7 @@ fn case(plan: &Plan, name: &str, open: bool, ways: &[Way<'_>]) -> Result<Case> {
     for number in 1..=plan.rounds {
         for (way, rounds) in ways.iter().zip(&mut rounds) {
             let mut round = round(plan, open, way)?;
-            for _ in 0..REPEATS_MAX {
+            for _ in 0..plan.repeats {
                 if round.foreign <= FOREIGN_PERCENT_MAX {
                     break;
                 }

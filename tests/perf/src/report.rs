@@ -31,7 +31,8 @@ pub fn surroundings(envoy: Option<&Path>) -> Result<String> {
 
 /// Start, memory, changes.
 pub fn cluster(report: &cluster::Report) -> String {
-    let mut text = String::from("| start of `meshctl up --demo` to | median s | min–max | goal |\n|---|---|---|---|\n");
+    let mut text =
+        String::from("| start of `meshctl up --demo` to | median s | min–max | goal |\n|---|---|---|---|\n");
     let mut row = |name: &str, goal: &str, pick: fn(&Start) -> Option<f64>| {
         let seen = summary(report.starts.iter().filter_map(pick));
         line(&mut text, &[name, &format!("{:.2}", seen.median), &range(&seen, 2), goal]);
@@ -42,10 +43,16 @@ pub fn cluster(report: &cluster::Report) -> String {
     row("application answers 200 through the gateway", "5", |it| it.answering);
     row("the command ends", "", |it| Some(it.command));
     if let Some(start) = report.starts.last() {
-        text += &format!("\nThe command's last line of live figures, run {}: {}\n", report.starts.len(), start.live);
+        text += &format!(
+            "\nThe command's last line of live figures, run {}: {}\n",
+            report.starts.len(),
+            start.live
+        );
     }
-    text += "\n| memory when idle, MiB | processes | RSS | anonymous | PSS | goal |\n|---|---|---|---|---|---|\n";
-    for (name, goal) in [("cluster", "80"), ("meshd", "40"), ("sidecar", "8"), ("shim", ""), ("bookinfo", "")] {
+    text +=
+        "\n| memory when idle, MiB | processes | RSS | anonymous | PSS | goal |\n|---|---|---|---|---|---|\n";
+    for (name, goal) in [("cluster", "80"), ("meshd", "40"), ("sidecar", "8"), ("shim", ""), ("bookinfo", "")]
+    {
         let all: Vec<Memory> =
             report.memory.iter().filter(|(it, _)| it == name).map(|(_, memory)| *memory).collect();
         let cells = memory_cells(&all);
@@ -96,17 +103,23 @@ fn table(case: &Case) -> String {
         case.name
     );
     for row in &case.rows {
-        let added = direct.filter(|_| row.name != "direct").map_or_else(
-            || "–".to_owned(),
-            |direct| format!("{:.0}", row.p99.median - direct.p99.median),
-        );
+        let added = direct
+            .filter(|_| row.name != "direct")
+            .map_or_else(|| "–".to_owned(), |direct| format!("{:.0}", row.p99.median - direct.p99.median));
         let ratio = match envoy {
             Some(envoy) if row.name == "ours" => ratios(case.open, row, envoy, direct),
             _ => String::new(),
         };
         let cpu = if row.name == "direct" { "–".into() } else { cell(&row.cpu, 1) };
-        let cells =
-            [row.name, &cell(&row.per_second, 0), &cpu, &cell(&row.p50, 0), &cell(&row.p99, 0), &added, &ratio];
+        let cells = [
+            row.name,
+            &cell(&row.per_second, 0),
+            &cpu,
+            &cell(&row.p50, 0),
+            &cell(&row.p99, 0),
+            &added,
+            &ratio,
+        ];
         line(&mut text, &[&cells[..], &[&cell(&row.foreign, 1)]].concat());
     }
     text
@@ -115,7 +128,10 @@ fn table(case: &Case) -> String {
 fn ratios(open: bool, ours: &Row, envoy: &Row, direct: Option<&Row>) -> String {
     let cpu = ours.cpu.median / envoy.cpu.median;
     if !open {
-        return format!("{:.2} × requests/s, {cpu:.2} × CPU", ours.per_second.median / envoy.per_second.median);
+        return format!(
+            "{:.2} × requests/s, {cpu:.2} × CPU",
+            ours.per_second.median / envoy.per_second.median
+        );
     }
     let floor = direct.map_or(0.0, |direct| direct.p99.median);
     let added = (ours.p99.median - floor) / (envoy.p99.median - floor);

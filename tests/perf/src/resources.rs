@@ -102,7 +102,10 @@ impl Identity {
 
     fn context(&self, alpn: &[&str]) -> CommonTlsContext {
         let inline = |text: &str| {
-            Some(DataSource { specifier: Some(Specifier::InlineString(text.to_owned())), ..Default::default() })
+            Some(DataSource {
+                specifier: Some(Specifier::InlineString(text.to_owned())),
+                ..Default::default()
+            })
         };
         CommonTlsContext {
             tls_params: Some(TlsParameters {

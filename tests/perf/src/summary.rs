@@ -16,8 +16,11 @@ pub fn summary(values: impl IntoIterator<Item = f64>) -> Summary {
         return Summary { median: 0.0, min: 0.0, max: 0.0 };
     };
     let middle = sorted.len() / 2;
-    let median =
-        if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) };
+    let median = if sorted.len() % 2 == 1 {
+        sorted[middle]
+    } else {
+        f64::midpoint(sorted[middle - 1], sorted[middle])
+    };
     Summary { median, min: *min, max: *max }
 }
 
