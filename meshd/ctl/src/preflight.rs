@@ -5,7 +5,10 @@ use crate::{
     failure::{Exit, Failure, Outcome},
     place::{Place, program},
 };
-use std::{fs, net::TcpListener, path::Path, process::Command};
+use std::{fs, net::TcpListener, path::Path, process::Command, time::Duration};
+
+/// A port that a dying process holds is free within this time.
+const PORT_FREED: Duration = Duration::from_secs(1);
 
 /// Checks everything; returns a line about the machine.
 pub async fn check(place: &Place, api_port: u16, ingress_port: u16) -> Outcome<String> {
@@ -32,18 +35,28 @@ pub async fn check(place: &Place, api_port: u16, ingress_port: u16) -> Outcome<S
         program(name)?;
     }
     if control::status(&place.socket()).await?.is_none() {
-        free(api_port, "--api-port")?;
-        free(ingress_port, "--ingress-port")?;
+        free(api_port, "--api-port").await?;
+        free(ingress_port, "--ingress-port").await?;
     }
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Ok(format!("kernel {}, {cgroup}, overlayfs, nft", kernel.trim().split('-').next().unwrap_or_default()))
 }
 
-fn free(port: u16, flag: &str) -> Outcome {
-    match TcpListener::bind(("127.0.0.1", port)) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Failure::new(Exit::Failed, format!("port {port} on 127.0.0.1 is taken ({error})"))
-            .fix(format!("choose another: {flag} {}", port.wrapping_add(1).max(1024)))),
+async fn free(port: u16, flag: &str) -> Outcome {
+    let deadline = tokio::time::Instant::now() + PORT_FREED;
+    loop {
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(_) => return Ok(()),
+            // A cluster that has just been killed may not have given it back yet.
+            Err(_) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await
+            }
+            Err(error) => {
+                let failure =
+                    Failure::new(Exit::Failed, format!("port {port} on 127.0.0.1 is taken ({error})"));
+                return Err(failure.fix(format!("choose another: {flag} {}", port.wrapping_add(1).max(1024))));
+            }
+        }
     }
 }
 

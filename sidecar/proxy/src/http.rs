@@ -158,10 +158,9 @@ impl Connection {
             if let Some(listener) = config.listeners.get(&self.down.listener.listener.name) {
                 let same = listener.successor(&self.chain.chain);
                 let chain = same.or_else(|| self.down.chain_in(listener));
-                match chain.and_then(|chain| chain.http.clone()) {
-                    Some(http) => plan.1 = http,
-                    None => self.orphaned.set(true),
-                }
+                let http = chain.and_then(|chain| chain.http.clone());
+                self.orphaned.set(http.is_none());
+                plan.1 = http.unwrap_or_else(|| Arc::clone(&plan.1));
             }
         }
         Arc::clone(&plan.1)

@@ -67,7 +67,18 @@ impl Downstream {
 
     /// The chain that a connection like this one gets from `plan`, if it can go on under it as it is.
     pub(crate) fn chain_in<'a>(&self, plan: &'a ListenerPlan) -> Option<&'a Arc<ChainPlan>> {
-        let facts = chains::Facts { local: self.local, peer: self.peer, sniffed: &self.sniffed };
+        // What was not looked at in the beginning is known by now.
+        let alpn = self.tls.as_ref().and_then(|tls| std::str::from_utf8(tls.alpn.as_deref()?).ok());
+        let sniffed = Sniffed {
+            tls: self.tls.is_some(),
+            server_name: Some(self.server_name.clone()).filter(|name| !name.is_empty()),
+            protocols: if self.sniffed.protocols.is_empty() {
+                alpn.map(Into::into).into_iter().collect()
+            } else {
+                self.sniffed.protocols.clone()
+            },
+        };
+        let facts = chains::Facts { local: self.local, peer: self.peer, sniffed: &sniffed };
         chains::choose(plan, &facts).filter(|chain| chain.tls.is_some() == self.tls.is_some())
     }
 

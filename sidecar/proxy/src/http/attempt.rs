@@ -438,6 +438,9 @@ impl Exchange<'_> {
         let Got { mut response, info } = got;
         record.upstream = Some(info);
         record.details = "via_upstream".into();
+        if let Some(body) = self.body.as_ref().filter(|_| !mirror::wanted(self.cx)) {
+            body.release();
+        }
         if record.attempts > 1 && response.status().as_u16() < 500 {
             Totals::inc(&self.plan.usage.totals.upstream_rq_retry_success);
         }

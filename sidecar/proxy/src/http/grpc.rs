@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use http_body::{Frame, SizeHint};
-use sidecar_http::{Body, BodyError};
+use sidecar_http::{Body, BodyError, Layer};
 
 use super::reply::GRPC_STATUS;
 
@@ -92,6 +92,12 @@ pub(super) struct Counted {
 impl Counted {
     pub(super) fn new(body: Body, count: &Rc<Cell<u64>>, status: Option<&Rc<Cell<Option<u16>>>>) -> Self {
         Self { body, messages: Messages::default(), count: Rc::clone(count), status: status.cloned() }
+    }
+}
+
+impl Layer for Counted {
+    fn background(mut self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        self.body.background(cx);
     }
 }
 

@@ -9,6 +9,7 @@ use http::{HeaderValue, Request, header};
 use http_body::Body as _;
 use sidecar_http::Body;
 use sidecar_model::cluster::UpstreamProtocol;
+use sidecar_model::route_action::Mirror;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
@@ -21,9 +22,18 @@ use crate::target::{self, Wanted};
 /// How long a copy may take when the route does not say.
 const TIME: Duration = Duration::from_secs(60);
 
+fn mirrors<'a>(cx: &Forwarding<'a>) -> &'a [Mirror] {
+    if cx.action.mirrors.is_empty() { &cx.chosen.host.mirrors } else { &cx.action.mirrors }
+}
+
+/// Whether the route has mirrors at all.
+pub(super) fn wanted(cx: &Forwarding<'_>) -> bool {
+    !mirrors(cx).is_empty()
+}
+
 /// Sends the copies that chance chooses.
 pub(super) fn start(cx: &Forwarding<'_>, parts: &Parts, body: Option<&Replay>, record: &Record) {
-    let mirrors = if cx.action.mirrors.is_empty() { &cx.chosen.host.mirrors } else { &cx.action.mirrors };
+    let mirrors = mirrors(cx);
     let worker = &cx.connection.down.worker;
     for mirror in mirrors {
         if !mirror.fraction.hit(worker.random()) {

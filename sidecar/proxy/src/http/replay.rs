@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
-use sidecar_http::{Body, BodyError};
+use sidecar_http::{Body, BodyError, Layer};
 
 /// Bytes of a request body that are kept for sending it again.
 const KEPT_MAX: usize = 256 * 1024;
@@ -71,6 +71,13 @@ impl Replay {
     /// Whether all of it was read from the client.
     pub(super) fn is_ended(&self) -> bool {
         self.state.borrow().ended
+    }
+
+    /// Keeps nothing any more: the body will not be sent again.
+    pub(super) fn release(&self) {
+        let mut state = self.state.borrow_mut();
+        state.lost = true;
+        state.kept = Vec::new();
     }
 
     /// Sends the body from its beginning.
@@ -145,6 +152,8 @@ impl State {
     }
 }
 
+impl Layer for Reader {}
+
 impl http_body::Body for Reader {
     type Data = Bytes;
     type Error = BodyError;
@@ -167,7 +176,9 @@ impl http_body::Body for Reader {
         }
         if !state.ended {
             if this.follows {
-                state.readers.push(cx.waker().clone());
+                if !state.readers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                    state.readers.push(cx.waker().clone());
+                }
                 return Poll::Pending;
             }
             match state.poll_source(cx) {
@@ -177,10 +188,7 @@ impl http_body::Body for Reader {
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
                 Poll::Ready(None) => {}
-                Poll::Pending => {
-                    state.readers.push(cx.waker().clone());
-                    return Poll::Pending;
-                }
+                Poll::Pending => return Poll::Pending,
             }
         }
         match state.trailers.clone().filter(|_| !this.trailers_sent) {
@@ -207,15 +215,6 @@ impl http_body::Body for Reader {
         length
             .and_then(|length| length.checked_sub(read))
             .map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        // The reader that waits for the client may be this one: another must take over.
-        if let Ok(mut state) = self.state.try_borrow_mut() {
-            state.wake();
-        }
     }
 }
 

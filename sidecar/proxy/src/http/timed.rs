@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use sidecar_http::{Body, BodyError};
+use sidecar_http::{Body, BodyError, Layer};
 use tokio::time::Sleep;
 
 /// Why such a body was given up.
@@ -21,6 +21,12 @@ pub(super) struct Timed {
 impl Timed {
     pub(super) fn new(body: Body, deadline: Pin<Box<Sleep>>) -> Self {
         Self { body, deadline }
+    }
+}
+
+impl Layer for Timed {
+    fn background(mut self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        self.body.background(cx);
     }
 }
 

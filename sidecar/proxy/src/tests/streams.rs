@@ -106,6 +106,41 @@ async fn grpc_keeps_its_trailers_and_its_errors() {
 }
 
 #[tokio::test]
+async fn a_response_that_nobody_reads_does_not_stop_its_request() {
+    // An upstream that answers at once with more than fits anywhere, then reads the request to its end.
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream_at = upstream.local_addr().unwrap();
+    const ANSWER: usize = 24_000_000;
+    const REQUEST: usize = 24_000_000;
+    tokio::spawn(async move {
+        let (stream, _) = upstream.accept().await.unwrap();
+        let (mut read, mut write) = stream.into_split();
+        let mut head = vec![0; 100];
+        assert!(read.read(&mut head).await.unwrap() > 0);
+        tokio::spawn(async move {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {ANSWER}\r\n\r\n");
+            write.write_all(head.as_bytes()).await.unwrap();
+            write.write_all(&vec![b'x'; ANSWER]).await.unwrap();
+        });
+        let mut rest = vec![0; 64 * 1024];
+        while read.read(&mut rest).await.unwrap() > 0 {}
+    });
+    let listener = http_listener("out", Direction::Outbound, manager(routes(vec![route("c")]), vec![]), None);
+    let proxy = plain(snapshot(vec![listener], vec![cluster("c", &[upstream_at])]));
+    let stream = TcpStream::connect(address(&proxy, "out").await).await.unwrap();
+    let (mut read, mut write) = stream.into_split();
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {REQUEST}\r\n\r\n");
+    write.write_all(head.as_bytes()).await.unwrap();
+    // Only when all is sent does the client begin to read.
+    let sent =
+        tokio::time::timeout(std::time::Duration::from_secs(10), write.write_all(&vec![b'y'; REQUEST])).await;
+    sent.expect("the request stands still").unwrap();
+    let mut answer = vec![0; ANSWER];
+    read.read_exact(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+}
+
+#[tokio::test]
 async fn bytes_go_through_both_sidecars() {
     let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let echo_at = echo.local_addr().unwrap();

@@ -134,7 +134,8 @@ pub async fn connection_pools_overflow_and_recover(mesh: &Mesh) -> Result<String
         (
             "pending",
             "{tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1, maxRequestsPerConnection: 1}}",
-            1,
+            // As in Envoy, an endpoint may have one connection from each of the gateway's two workers.
+            2,
         ),
         ("requests", "{http: {http2MaxRequests: 2}}", 2),
     ] {

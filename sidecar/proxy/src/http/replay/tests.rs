@@ -5,6 +5,8 @@ use super::*;
 /// Gives its pieces one by one.
 struct Pieces(VecDeque<Bytes>);
 
+impl Layer for Pieces {}
+
 impl http_body::Body for Pieces {
     type Data = Bytes;
     type Error = BodyError;
