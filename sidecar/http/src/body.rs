@@ -50,8 +50,16 @@ impl ByteCount {
     }
 }
 
-/// A body wrapped by another layer.
-pub type DynBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>;
+/// A body of another layer.
+pub trait Layer: http_body::Body<Data = Bytes, Error = BodyError> {
+    /// Does what can be done without giving a frame: a response's body goes on sending its request while its reader is slow. A layer
+    /// around a [`Body`] passes this on.
+    fn background(self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+}
+
+type DynBody = Pin<Box<dyn Layer>>;
 
 /// The body of a request or a response.
 #[derive(Default)]
@@ -99,7 +107,7 @@ impl Body {
     }
 
     /// A body that another layer wraps.
-    pub fn wrap(body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
+    pub fn wrap(body: impl Layer + 'static) -> Self {
         Self::of(Kind::Dyn(Box::pin(body)))
     }
 
@@ -131,6 +139,16 @@ impl Body {
     /// Counts the body's bytes into a counter that exists.
     pub fn count_into(&mut self, count: ByteCount) {
         self.count = Some(count);
+    }
+
+    /// Does what can be done without giving a frame; to be called while the body's reader waits for something else.
+    pub fn background(&mut self, cx: &mut Context<'_>) {
+        match &mut self.kind {
+            Kind::Response(body) => body.background(cx),
+            Kind::H2(body) => body.background(cx),
+            Kind::Dyn(body) => body.as_mut().background(cx),
+            Kind::Empty | Kind::Full(_) | Kind::Request(_) | Kind::Upgrade(_) => {}
+        }
     }
 
     /// The stream behind a 101 response; what is left is an empty body.

@@ -18,7 +18,7 @@ mod names;
 pub mod serve;
 pub mod tunnel;
 
-pub use body::{Body, BodyError, ByteCount};
+pub use body::{Body, BodyError, ByteCount, Layer};
 pub use drain::{Drain, DrainWatch};
 pub use error::{ParseError, SendError};
 pub use io::{BoxIo, Io, Prefixed, Upgraded};

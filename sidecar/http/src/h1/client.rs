@@ -296,6 +296,17 @@ impl ResponseBody {
         polled
     }
 
+    /// Goes on sending the request; a failure shows when the response is read.
+    pub(crate) fn background(&mut self, cx: &mut Context<'_>) {
+        if let Some(state) = self.state.as_mut()
+            && state.sending.is_some()
+            && state.poll_send(cx).is_err()
+        {
+            state.sending = None;
+            state.reading = Reading::Failed;
+        }
+    }
+
     pub(crate) fn is_end_stream(&self) -> bool {
         self.state.is_none()
     }

@@ -320,7 +320,11 @@ impl Writer<'_> {
                 Poll::Ready(Ok(())) => {
                     return poll_gone(self.shared, limits, cx).map(|()| Err(Abort::Downstream));
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    // The client reads slowly; what it still sends must not stand still for that.
+                    self.body.background(cx);
+                    return Poll::Pending;
+                }
             }
         }
     }

@@ -33,18 +33,35 @@ impl RecvBody {
         Self { sending, _active: Some(active), ..Self::new(stream, length) }
     }
 
+    /// Goes on sending the request; the error of its body, if that failed.
+    fn drive(&mut self, cx: &mut Context<'_>) -> Option<BodyError> {
+        match self.sending.as_mut()?.poll(cx) {
+            Poll::Pending => None,
+            // The peer may reset the request and still complete its response.
+            Poll::Ready(Ok(()) | Err(PumpError::Stream(_))) => {
+                self.sending = None;
+                None
+            }
+            Poll::Ready(Err(PumpError::Body(error))) => {
+                self.sending = None;
+                Some(error)
+            }
+        }
+    }
+
+    /// Goes on sending the request. The stream was reset if that fails, which shows when the response is read.
+    pub(crate) fn background(&mut self, cx: &mut Context<'_>) {
+        if let Some(error) = self.drive(cx) {
+            tracing::debug!(%error, "Request body failed while its response was not read");
+        }
+    }
+
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(pump) = &mut self.sending {
-            match pump.poll(cx) {
-                Poll::Ready(Ok(())) => self.sending = None,
-                Poll::Ready(Err(PumpError::Body(error))) => return Poll::Ready(Some(Err(error))),
-                // The peer may reset the request and still complete its response.
-                Poll::Ready(Err(PumpError::Stream(_))) => self.sending = None,
-                Poll::Pending => {}
-            }
+        if let Some(error) = self.drive(cx) {
+            return Poll::Ready(Some(Err(error)));
         }
         if !self.data_done {
             match ready!(self.stream.poll_data(cx)) {
@@ -158,6 +175,7 @@ impl Pump {
                 Poll::Ready(None) => return Poll::Ready(Err(Reason::CANCEL.into())),
                 Poll::Pending => {
                     self.waiting = Some(data);
+                    self.body.background(cx);
                     return Poll::Pending;
                 }
             }
