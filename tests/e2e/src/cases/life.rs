@@ -102,8 +102,14 @@ pub async fn a_killed_cluster_process_restarts_no_container(mesh: &Mesh) -> Resu
     let starts = || -> Result<Vec<String>> {
         let pods = mesh.get(&["pods", "-A"])?;
         let all = pods["items"].as_array().context("no pods")?;
+        // A pod that is on its way out, or that crashes by itself, says nothing.
+        let steady = |pod: &&serde_json::Value| {
+            pod["metadata"]["deletionTimestamp"].is_null()
+                && pod["status"]["containerStatuses"][0]["ready"] == true
+        };
         Ok(all
             .iter()
+            .filter(steady)
             .flat_map(|pod| pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default())
             .map(|c| c["containerID"].to_string())
             .collect())
