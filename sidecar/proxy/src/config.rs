@@ -17,6 +17,8 @@ use base_tls::Rotating;
 use sidecar_model::snapshot::Snapshot;
 use sidecar_route::RouteTable;
 
+use crate::dns::{self, Resolved};
+
 /// The configuration that is in force.
 #[derive(Debug, Default)]
 pub struct Config {
@@ -37,12 +39,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// Compiles a snapshot over what is in force. `identity` is the workload's certificate, `secrets` are those of gateways.
-    pub fn build(
+    /// Compiles a snapshot over what is in force. `identity` is the workload's certificate, `secrets` are those of gateways,
+    /// `resolved` the addresses behind names.
+    pub(crate) fn build(
         snapshot: Arc<Snapshot>,
         previous: &Self,
         identity: &Rotating,
         secrets: &mut SecretStore,
+        resolved: &Resolved,
     ) -> Self {
         secrets.update(&snapshot);
         let mut config = Self { version: previous.version + 1, ..Self::default() };
@@ -52,7 +56,10 @@ impl Config {
             config.routes.insert(Arc::clone(name), table);
         }
         for (name, cluster) in snapshot.clusters.iter() {
-            let endpoints = snapshot.endpoints_of(cluster);
+            let endpoints = match dns::options(cluster) {
+                Some(_) => resolved.get(name),
+                None => snapshot.endpoints_of(cluster),
+            };
             let previous = previous.clusters.get(name);
             let plan = ClusterPlan::carry_over(previous, cluster, endpoints, identity, secrets);
             config.clusters.insert(Arc::clone(name), plan);

@@ -5,6 +5,7 @@
 //! The life of a request: `listen` (accept, original destination, sniffing, TLS) → `http` (filters, route, attempts) → `pool` → upstream.
 
 pub mod config;
+mod dns;
 mod http;
 mod jwt;
 mod listen;

@@ -9,12 +9,13 @@ use std::thread::JoinHandle;
 
 use base_tls::Rotating;
 use parking_lot::Mutex;
-use sidecar_model::Snapshot;
+use sidecar_model::{Endpoints, Snapshot};
 use sidecar_telemetry::Metrics;
 use sidecar_telemetry::log::LogWriter;
 use tokio::sync::watch;
 
 use crate::config::{Config, SecretStore};
+use crate::dns::Resolved;
 use crate::shared::{Node, Shared};
 use crate::worker;
 
@@ -45,11 +46,54 @@ pub type Bound = HashMap<Arc<str>, Vec<SocketAddr>>;
 /// The running data path. Dropping it stops the workers and closes every connection.
 #[derive(Debug)]
 pub struct Proxy {
-    shared: Arc<Shared>,
-    secrets: Mutex<SecretStore>,
-    commands: watch::Sender<Command>,
+    control: Arc<Control>,
     workers: Vec<JoinHandle<()>>,
     bound: Arc<Mutex<Bound>>,
+}
+
+/// What changes the configuration in force.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) shared: Arc<Shared>,
+    inputs: Mutex<Inputs>,
+    commands: watch::Sender<Command>,
+}
+
+/// What the configuration is built from, besides the snapshot.
+#[derive(Debug, Default)]
+struct Inputs {
+    secrets: SecretStore,
+    resolved: Resolved,
+}
+
+impl Control {
+    /// Builds the configuration from `snapshot`, or from the one in force, and puts it into force.
+    fn build(&self, snapshot: Option<Arc<Snapshot>>) {
+        let inputs = &mut *self.inputs.lock();
+        let previous = self.shared.config.load();
+        let snapshot = snapshot.unwrap_or_else(|| Arc::clone(&previous.snapshot));
+        inputs.resolved.retain(|name, _| snapshot.clusters.contains_key(name));
+        let next =
+            Config::build(snapshot, &previous, &self.shared.identity, &mut inputs.secrets, &inputs.resolved);
+        let version = next.version;
+        self.shared.config.store(Arc::new(next));
+        self.commands.send_modify(|command| command.version = version);
+    }
+
+    /// Builds again after names were resolved.
+    pub(crate) fn reapply(&self) {
+        self.build(None);
+    }
+
+    /// Takes over the endpoints behind a cluster's names; whether they are others than before.
+    pub(crate) fn resolved(&self, cluster: &Arc<str>, endpoints: Endpoints) -> bool {
+        let resolved = &mut self.inputs.lock().resolved;
+        if resolved.get(cluster).is_some_and(|known| **known == endpoints) {
+            return false;
+        }
+        resolved.insert(Arc::clone(cluster), Arc::new(endpoints));
+        true
+    }
 }
 
 impl Proxy {
@@ -61,33 +105,33 @@ impl Proxy {
         let log = LogWriter::start()?;
         let shared = Arc::new(Shared::new(options.node, options.identity, options.metrics, log));
         let (commands, _) = watch::channel(Command::default());
+        let control = Arc::new(Control { shared, inputs: Mutex::default(), commands });
         let bound = Arc::new(Mutex::new(Bound::new()));
         let mut workers = Vec::new();
         for index in 0..options.workers.max(1) {
-            let (shared, commands, bound) = (Arc::clone(&shared), commands.subscribe(), Arc::clone(&bound));
+            let (shared, commands, bound) =
+                (Arc::clone(&control.shared), control.commands.subscribe(), Arc::clone(&bound));
+            // The first worker also resolves names.
+            let names = (index == 0).then(|| Arc::clone(&control));
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-            workers.push(thread.spawn(move || worker::run(shared, commands, bound))?);
+            workers.push(thread.spawn(move || worker::run(shared, commands, bound, names))?);
         }
-        Ok(Self { shared, secrets: Mutex::default(), commands, workers, bound })
+        Ok(Self { control, workers, bound })
     }
 
     /// Puts a snapshot into force. New connections and requests see it at once; open ones are not closed.
     pub fn apply(&self, snapshot: Arc<Snapshot>) {
-        let mut secrets = self.secrets.lock();
-        let next = Config::build(snapshot, &self.shared.config.load(), &self.shared.identity, &mut secrets);
-        let version = next.version;
-        self.shared.config.store(Arc::new(next));
-        self.commands.send_modify(|command| command.version = version);
+        self.control.build(Some(snapshot));
     }
 
     /// Asks every connection to end after what it is doing: idle ones close, responses say `connection: close`, HTTP/2 says GOAWAY.
     pub fn drain(&self) {
-        self.commands.send_modify(|command| command.draining = true);
+        self.control.commands.send_modify(|command| command.draining = true);
     }
 
     /// Connections of clients that are open.
     pub fn open_connections(&self) -> i64 {
-        self.shared.stats.downstream_cx_active.load(Relaxed)
+        self.control.shared.stats.downstream_cx_active.load(Relaxed)
     }
 
     /// Addresses that are listened on.
@@ -97,13 +141,13 @@ impl Proxy {
 
     /// What the workers share, for the admin port.
     pub fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+        &self.control.shared
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.commands.send_modify(|command| command.stop = true);
+        self.control.commands.send_modify(|command| command.stop = true);
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
                 tracing::error!("A worker ended by a panic");

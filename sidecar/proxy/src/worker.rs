@@ -22,10 +22,10 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::config::ListenerPlan;
-use crate::listen;
 use crate::pool::Pools;
-use crate::proxy::{Bound, Command};
+use crate::proxy::{Bound, Command, Control};
 use crate::shared::Shared;
+use crate::{dns, listen};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -106,7 +106,12 @@ impl Worker {
 }
 
 /// Runs a worker until it is told to stop.
-pub(crate) fn run(shared: Arc<Shared>, commands: watch::Receiver<Command>, bound: Arc<Mutex<Bound>>) {
+pub(crate) fn run(
+    shared: Arc<Shared>,
+    commands: watch::Receiver<Command>,
+    bound: Arc<Mutex<Bound>>,
+    names: Option<Arc<Control>>,
+) {
     let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -114,7 +119,12 @@ pub(crate) fn run(shared: Arc<Shared>, commands: watch::Receiver<Command>, bound
             return;
         }
     };
-    runtime.block_on(supervise(Rc::new(Worker::new(shared)), commands, bound));
+    runtime.block_on(async {
+        if let Some(control) = names {
+            spawn_local(dns::run(control, commands.clone()));
+        }
+        supervise(Rc::new(Worker::new(shared)), commands, bound).await;
+    });
 }
 
 async fn supervise(worker: Rc<Worker>, mut commands: watch::Receiver<Command>, bound: Arc<Mutex<Bound>>) {

@@ -286,3 +286,28 @@ async fn the_log_says_what_happened() {
         format!("POST /a /b HTTP/1.1 200 - via_upstream 5 10 reviews:9080 {} c default\n", app.address);
     until("log", || (std::fs::read_to_string(&path).unwrap_or_default() == want).then_some(())).await;
 }
+
+#[tokio::test]
+async fn endpoints_that_are_named_are_resolved() {
+    let app = App::start("a").await;
+    let mut named = cluster("c", &[app.address]);
+    let mut endpoints = (**named.load_assignment.as_ref().unwrap()).clone();
+    let one = &mut endpoints.localities[0].endpoints[0];
+    *one = Arc::new(sidecar_model::Endpoint {
+        address: sidecar_model::Address::Name("localhost".into(), app.address.port()),
+        ..(**one).clone()
+    });
+    named.load_assignment = Some(Arc::new(endpoints));
+    let options = sidecar_model::cluster::DnsOptions {
+        refresh: Duration::from_secs(60),
+        respect_ttl: false,
+        family: sidecar_model::cluster::DnsFamily::V4Only,
+    };
+    named.kind = sidecar_model::cluster::ClusterKind::StrictDns(options);
+    let (proxy, mut client) = proxy(vec![route("c")], vec![named]).await;
+    until("the name", || {
+        (!proxy.shared().config.load().clusters["c"].balancer.hosts().is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(client.text(get("/x")).await.1, "a /x ");
+}
