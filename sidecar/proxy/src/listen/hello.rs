@@ -63,6 +63,11 @@ pub(super) fn parse(input: &[u8]) -> Parsed {
     Parsed::More
 }
 
+/// Whether the bytes can be the beginning of a handshake.
+pub(super) fn begins(input: &[u8]) -> bool {
+    input.first() == Some(&RECORD_HANDSHAKE)
+}
+
 /// Takes values off the front of a message.
 struct Reader<'a>(&'a [u8]);
 

@@ -21,6 +21,8 @@ const SILENCE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(3600);
 /// Clusters of connections to destinations that the mesh does not know.
 const ANYWHERE: [&str; 3] = ["PassthroughCluster", "BlackHoleCluster", "InboundPassthroughCluster"];
+/// How long the rest of a beginning may take.
+const BEGUN: Duration = Duration::from_secs(10);
 /// Bytes of a request line that is looked at.
 const LINE_MAX: usize = 8 * 1024;
 
@@ -67,16 +69,22 @@ pub(super) async fn first_bytes(
         return Some((Prefixed::new(BytesMut::new(), stream), Sniffed::default()));
     }
     let mut stream = stream;
-    let mut input = BytesMut::new();
     let limit = plan.listener.listener_filters_timeout.filter(|limit| !limit.is_zero());
+    let goes_on = limit.is_none() || plan.listener.continue_on_listener_filters_timeout;
+    match timeout(limit.unwrap_or_else(|| patience(plan)), stream.readable()).await {
+        Ok(Ok(())) => {}
+        Err(_) if goes_on => return Some((Prefixed::new(BytesMut::new(), stream), Sniffed::default())),
+        Ok(Err(_)) | Err(_) => return None,
+    }
+    let mut input = buffer::take();
     let reading = read(&mut stream, &mut input, wanted);
-    match timeout(limit.unwrap_or_else(|| patience(plan)), reading).await {
+    match timeout(limit.unwrap_or(BEGUN), reading).await {
         Ok(Some(sniffed)) => Some((Prefixed::new(input, stream), sniffed)),
-        Ok(None) => None,
-        Err(_) if limit.is_none() || plan.listener.continue_on_listener_filters_timeout => {
+        // A handshake that was begun and not gone on with is no other protocol.
+        Err(_) if goes_on && !hello::begins(&input) => {
             Some((Prefixed::new(input, stream), Sniffed::default()))
         }
-        Err(_) => None,
+        Ok(None) | Err(_) => None,
     }
 }
 
@@ -105,8 +113,6 @@ fn wanted(plan: &ListenerPlan) -> Wanted {
 }
 
 async fn read(stream: &mut TcpStream, input: &mut BytesMut, wanted: Wanted) -> Option<Sniffed> {
-    stream.readable().await.ok()?;
-    *input = buffer::take();
     loop {
         if stream.read_buf(input).await.ok()? == 0 {
             return None;
