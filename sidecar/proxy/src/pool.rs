@@ -226,9 +226,10 @@ impl Pool {
     }
 
     async fn wait(self: &Rc<Self>, target: &Target) -> Waited {
-        poll_fn(|cx| {
+        let mut queue = target.plan.usage.queue();
+        let waited = poll_fn(|cx| {
             // First be on the list, then look: a release in between is not missed.
-            target.plan.usage.wait(cx.waker());
+            queue.register(cx.waker());
             if let Some(ready) = self.take_idle() {
                 return Poll::Ready(Waited::Ready(ready));
             }
@@ -237,7 +238,9 @@ impl Pool {
                 None => Poll::Pending,
             }
         })
-        .await
+        .await;
+        queue.serve();
+        waited
     }
 
     /// A limit may have come down since connections were made: those that rest are closed until it holds. An endpoint keeps one.

@@ -1,5 +1,6 @@
 //! What is under way in a cluster, shared by all workers: circuit breakers read it, statistics show it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
@@ -16,7 +17,8 @@ pub struct Usage {
     requests: AtomicU32,
     retries: AtomicU32,
     waiting: AtomicU32,
-    waiters: Mutex<Vec<Waker>>,
+    waiters: Mutex<VecDeque<(u64, Waker)>>,
+    next_waiter: AtomicU64,
     /// Totals.
     pub totals: Totals,
 }
@@ -149,24 +151,76 @@ impl Usage {
         [&self.connections, &self.pending, &self.requests, &self.retries].map(|counter| counter.load(Relaxed))
     }
 
-    /// Wakes `waker` once a connection is given back or becomes idle.
-    pub(crate) fn wait(&self, waker: &Waker) {
-        let mut waiters = self.waiters.lock();
-        waiters.push(waker.clone());
-        self.waiting.store(u32::try_from(waiters.len()).unwrap_or(u32::MAX), Relaxed);
+    /// A place in the queue of those that wait for a connection.
+    pub(crate) fn queue(self: &Arc<Self>) -> Waiting {
+        Waiting { usage: Arc::clone(self), place: None, served: false }
     }
 
-    /// A connection is free: requests that wait for one look again.
+    /// A connection is free: the request that waits longest looks again.
     pub(crate) fn released(&self) {
         if self.waiting.load(Relaxed) == 0 {
             return;
         }
-        let waiters = {
+        let first = {
             let mut waiters = self.waiters.lock();
-            self.waiting.store(0, Relaxed);
-            std::mem::take(&mut *waiters)
+            let first = waiters.pop_front();
+            self.count(&waiters);
+            first
         };
-        waiters.into_iter().for_each(Waker::wake);
+        if let Some((_, waker)) = first {
+            waker.wake();
+        }
+    }
+
+    fn count(&self, waiters: &VecDeque<(u64, Waker)>) {
+        self.waiting.store(u32::try_from(waiters.len()).unwrap_or(u32::MAX), Relaxed);
+    }
+}
+
+/// A request in the queue for a connection. Dropped unserved it passes on what it was woken for.
+pub(crate) struct Waiting {
+    usage: Arc<Usage>,
+    place: Option<u64>,
+    served: bool,
+}
+
+impl Waiting {
+    /// Takes or keeps a place: at the end at first, in front again when it was woken in vain.
+    pub(crate) fn register(&mut self, waker: &Waker) {
+        let mut waiters = self.usage.waiters.lock();
+        match self.place {
+            None => {
+                let place = self.usage.next_waiter.fetch_add(1, Relaxed);
+                self.place = Some(place);
+                waiters.push_back((place, waker.clone()));
+            }
+            Some(place) => match waiters.iter_mut().find(|(other, _)| *other == place) {
+                Some((_, known)) => known.clone_from(waker),
+                None => waiters.push_front((place, waker.clone())),
+            },
+        }
+        self.usage.count(&waiters);
+    }
+
+    /// There is a connection: nobody needs to be woken for this one.
+    pub(crate) fn serve(&mut self) {
+        self.served = true;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let Some(place) = self.place else { return };
+        let was_woken = {
+            let mut waiters = self.usage.waiters.lock();
+            let before = waiters.len();
+            waiters.retain(|(other, _)| *other != place);
+            self.usage.count(&waiters);
+            waiters.len() == before
+        };
+        if was_woken && !self.served {
+            self.usage.released();
+        }
     }
 }
 
@@ -176,5 +230,45 @@ impl Drop for Permit {
         if self.kind == Kind::Connection {
             self.usage.released();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_longest_waiting_is_woken_and_a_wake_is_never_lost() {
+        let usage = Arc::new(Usage::default());
+        let (first, second) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        let counts = || (first.0.load(Relaxed), second.0.load(Relaxed));
+        let (mut one, mut two) = (usage.queue(), usage.queue());
+        one.register(&Waker::from(Arc::clone(&first)));
+        one.register(&Waker::from(Arc::clone(&first)));
+        two.register(&Waker::from(Arc::clone(&second)));
+        drop(usage.first_connection());
+        assert_eq!(counts(), (1, 0));
+        one.register(&Waker::from(Arc::clone(&first)));
+        usage.released();
+        assert_eq!(counts(), (2, 0), "woken in vain, it is in front again");
+        drop(one);
+        assert_eq!(counts(), (2, 1), "it goes away and passes the wake on");
+        two.serve();
+        drop(two);
+        assert_eq!(usage.waiting.load(Relaxed), 0);
+        usage.released();
+        assert_eq!(counts(), (2, 1));
     }
 }
