@@ -131,10 +131,11 @@ impl Handler for Connection {
         let mut record = Record::new(self, &plan, &request);
         if self.orphaned.get() {
             // Policy as it is now would not have let this connection in: nothing more passes, and the client is told to go.
-            let mut response =
+            let response =
                 reply::failed(&failure::Failure::Denied(Arc::from("filter_chain_gone")), &mut record);
-            response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
-            return router::Answer::from(response).into_reply(&plan, record);
+            let mut reply = router::Answer::from(response).into_reply(&plan, record);
+            reply.close = true;
+            return reply;
         }
         let (parts, body) = request.into_parts();
         router::run(self, &config, &plan, parts, body, &mut record).await.into_reply(&plan, record)
