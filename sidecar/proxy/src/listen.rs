@@ -69,14 +69,16 @@ impl Downstream {
     pub(crate) fn chain_in<'a>(&self, plan: &'a ListenerPlan) -> Option<&'a Arc<ChainPlan>> {
         // What was not looked at in the beginning is known by now.
         let alpn = self.tls.as_ref().and_then(|tls| std::str::from_utf8(tls.alpn.as_deref()?).ok());
+        let mut protocols = self.sniffed.protocols.clone();
+        protocols.extend(alpn.map(Into::into));
+        if self.is_mutual() {
+            // A peer with a certificate of the mesh offers the mesh's protocols, of which the handshake keeps the inner one only.
+            protocols.extend(["istio-h2", "istio-http/1.1"].map(Into::into));
+        }
         let sniffed = Sniffed {
             tls: self.tls.is_some(),
             server_name: Some(self.server_name.clone()).filter(|name| !name.is_empty()),
-            protocols: if self.sniffed.protocols.is_empty() {
-                alpn.map(Into::into).into_iter().collect()
-            } else {
-                self.sniffed.protocols.clone()
-            },
+            protocols,
         };
         let facts = chains::Facts { local: self.local, peer: self.peer, sniffed: &sniffed };
         chains::choose(plan, &facts).filter(|chain| chain.tls.is_some() == self.tls.is_some())
