@@ -15,6 +15,7 @@ mod replay;
 mod reply;
 mod respond;
 mod retry;
+mod rewrite;
 mod router;
 mod timed;
 

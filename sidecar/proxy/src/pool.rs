@@ -18,7 +18,7 @@ use sidecar_model::cluster::Thresholds;
 use sidecar_model::tls::{SanKind, SanMatch};
 use tokio::sync::oneshot;
 
-use crate::config::{ClusterPlan, TlsSlot};
+use crate::config::{ClusterPlan, Config, TlsSlot};
 use crate::usage::{Permit, Totals};
 use crate::worker::Worker;
 
@@ -175,10 +175,13 @@ impl Pools {
         pool
     }
 
-    /// Closes connections that have been idle for too long or were closed by the peer, and forgets pools without any.
-    pub(crate) fn sweep(&self) {
-        self.all.borrow_mut().retain(|_, pool| {
-            pool.sweep();
+    /// Closes idle connections that are too old, closed by the peer, or lead to what the configuration no longer has, and forgets
+    /// pools without any.
+    pub(crate) fn sweep(&self, config: &Config) {
+        self.all.borrow_mut().retain(|key, pool| {
+            let serves =
+                config.clusters.get(&key.cluster).is_some_and(|plan| plan.serves(key.address, key.tls));
+            pool.sweep(serves);
             // Somebody may hold the pool while it connects.
             pool.live.get() > 0 || Rc::strong_count(pool) > 1
         });
@@ -309,14 +312,17 @@ impl Pool {
         free.min_by_key(|one| one.client.active()).cloned()
     }
 
-    fn sweep(&self) {
+    fn sweep(&self, serves: bool) {
         let timeout = self.plan.borrow().cluster.http.idle_timeout.unwrap_or(IDLE_TIMEOUT);
-        self.idle.borrow_mut().retain_mut(|one| one.since.elapsed() < timeout && one.connection.is_usable());
+        self.idle
+            .borrow_mut()
+            .retain_mut(|one| serves && one.since.elapsed() < timeout && one.connection.is_usable());
         self.streams.borrow_mut().retain_mut(|one| {
             if one.client.active() > 0 {
                 one.since = Instant::now();
             }
-            one.since.elapsed() < timeout && one.client.is_usable()
+            let rests = one.client.active() == 0;
+            (serves || !rests) && one.since.elapsed() < timeout && one.client.is_usable()
         });
     }
 }

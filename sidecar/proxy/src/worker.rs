@@ -148,7 +148,7 @@ async fn supervise(worker: Rc<Worker>, mut commands: watch::Receiver<Command>, b
                     break;
                 }
                 _ = sweep.tick() => {
-                    worker.pools.sweep();
+                    worker.pools.sweep(&worker.shared.config.load());
                     sockets.reconcile();
                 }
             }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base_tls::{Client, Rotating, ServerCheck};
 use sidecar_balance::Balancer;
+use sidecar_model::cluster::ClusterKind;
 use sidecar_model::matcher::StringPattern;
 use sidecar_model::tls::{CertificateSource, RootSource, SECRET_DEFAULT, SanMatch};
 use sidecar_model::{Cluster, Endpoint, Endpoints, UpstreamTls};
@@ -104,6 +105,15 @@ impl ClusterPlan {
             None => self.cluster.tls.as_ref(),
         }?;
         self.tls.iter().find(|slot| Arc::ptr_eq(&slot.tls, tls) || slot.tls == *tls)
+    }
+
+    /// Whether connections to `address` by the TLS of that id (0: plain text) still lead where this cluster leads.
+    pub(crate) fn serves(&self, address: SocketAddr, tls: u64) -> bool {
+        let known_tls = tls == 0 || self.tls.iter().any(|slot| slot.id == tls);
+        let anywhere = matches!(self.cluster.kind, ClusterKind::OriginalDst { .. });
+        let known_address =
+            || self.balancer.hosts().iter().any(|host| host.endpoint.address.socket() == Some(address));
+        known_tls && (anywhere || known_address())
     }
 
     /// The workload behind an endpoint.

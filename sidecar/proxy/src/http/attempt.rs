@@ -8,16 +8,14 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use sidecar_balance::{Host, Outcome};
 use sidecar_http::{Body, SendError, headers};
 use sidecar_model::cluster::UpstreamProtocol;
 use sidecar_model::listener::Direction;
-use sidecar_model::route_action::GrpcTimeout;
 use sidecar_model::{Address, RouteAction};
-use sidecar_route::{HashOutcome, hash, host_rewrite, path_rewrite};
+use sidecar_route::{HashOutcome, hash};
 use sidecar_telemetry::Flag;
 use sidecar_telemetry::peer::{PEER_METADATA, PEER_METADATA_ID};
 use tokio::time::Sleep;
@@ -25,25 +23,19 @@ use tokio::time::Sleep;
 use super::failure::Failure;
 use super::filters::Afterwards;
 use super::grpc;
-use super::mutate::{self, Side};
 use super::record::{Busy, Record};
 use super::replay::Replay;
-use super::respond::{ATTEMPT_COUNT, SERVICE_TIME, Shape, Which, levels};
+use super::respond::{ATTEMPT_COUNT, SERVICE_TIME, Shape};
 use super::retry::{self, Retries};
+use super::rewrite::{allowed, rewrite, rewrite_host, timeout};
 use super::router::{Answer, Chosen, view};
 use super::timed::Timed;
-use super::{Connection, mirror, prepare, reply};
+use super::{Connection, mirror, reply};
 use crate::config::{ClusterPlan, Config, HcmPlan};
 use crate::pool::{PoolError, Protocol, Ready, Target, UpstreamInfo, thresholds};
 use crate::target::{self, Pick, Wanted};
 use crate::usage::Totals;
 
-/// `x-envoy-original-path`
-const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
-/// `x-forwarded-host`
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// `x-envoy-expected-rq-timeout-ms`
-const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 /// Times that a request is sent again because a kept connection turned out closed.
 const STALE_MAX: u32 = 3;
 
@@ -165,68 +157,6 @@ async fn begin(
         answer.response.headers_mut().append(header::SET_COOKIE, value);
     }
     Ok(answer)
-}
-
-/// CONNECT is for proxies of clients, which this is not; upgrades must be allowed by the route or the connection manager.
-fn allowed(cx: &Forwarding<'_>, parts: &Parts, upgrade: bool) -> bool {
-    if parts.method == Method::CONNECT {
-        return false;
-    }
-    let Some(protocol) =
-        parts.headers.get(header::UPGRADE).filter(|_| upgrade).and_then(|value| value.to_str().ok())
-    else {
-        return !upgrade;
-    };
-    let of_route = cx.action.upgrades.iter().find(|one| one.protocol.eq_ignore_ascii_case(protocol));
-    of_route.map_or_else(|| cx.plan.hcm.allows_upgrade(protocol), |one| one.enabled)
-}
-
-fn timeout(cx: &Forwarding<'_>, parts: &Parts, record: &Record) -> Option<Duration> {
-    let asked = grpc::timeout(&parts.headers).filter(|_| record.grpc);
-    let timeout = match (cx.action.grpc_timeout, asked) {
-        (GrpcTimeout::Unbounded, Some(asked)) => Some(asked),
-        (GrpcTimeout::UpTo(most), Some(asked)) => Some(if most.is_zero() { asked } else { asked.min(most) }),
-        _ => cx.action.timeout,
-    };
-    let timeout = retry::millis(parts.headers.get(retry::RQ_TIMEOUT)).or(timeout);
-    timeout.filter(|timeout| !timeout.is_zero())
-}
-
-/// Changes path, host and headers as the route says.
-fn rewrite(cx: &Forwarding<'_>, parts: &mut Parts, record: &mut Record, timeout: Option<Duration>) {
-    retry::strip(parts);
-    for ops in levels(cx.chosen, Which::Request) {
-        mutate::apply(ops, &mut parts.headers, record, &Side::Request);
-    }
-    if let Some(path) = path_rewrite(cx.action, &cx.chosen.route.matches, &view(parts, record))
-        && let Ok(path) = PathAndQuery::try_from(path)
-    {
-        if let Some(old) = parts.uri.path_and_query().and_then(|old| HeaderValue::from_str(old.as_str()).ok())
-        {
-            parts.headers.insert(ORIGINAL_PATH, old);
-        }
-        parts.uri = Uri::from(path);
-    }
-    rewrite_host(cx, parts, record, "");
-    if let Some(timeout) = timeout {
-        parts.headers.insert(
-            EXPECTED_TIMEOUT,
-            HeaderValue::from(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
-        );
-    }
-    parts.headers.remove(prepare::DECORATOR);
-}
-
-fn rewrite_host(cx: &Forwarding<'_>, parts: &mut Parts, record: &mut Record, endpoint: &str) {
-    let host = host_rewrite(cx.action, cx.chosen.weighted(), &view(parts, record), endpoint);
-    let Some(host) = host.and_then(|host| HeaderValue::from_str(&host).ok()) else { return };
-    let old = parts.headers.insert(header::HOST, host.clone());
-    if cx.action.append_x_forwarded_host
-        && let Some(old) = old.filter(|old| *old != host)
-    {
-        parts.headers.append(FORWARDED_HOST, old);
-    }
-    record.authority = host;
 }
 
 /// One request on its way to a cluster.

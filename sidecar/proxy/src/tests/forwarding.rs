@@ -311,3 +311,23 @@ async fn endpoints_that_are_named_are_resolved() {
     .await;
     assert_eq!(client.text(get("/x")).await.1, "a /x ");
 }
+
+#[tokio::test]
+async fn connections_to_endpoints_that_are_gone_do_not_linger() {
+    let (old, new) = (App::start("old").await, App::start("new").await);
+    let at = |app: &App| {
+        let listener =
+            http_listener("out", Direction::Outbound, manager(routes(vec![route("c")]), vec![]), None);
+        snapshot(vec![listener], vec![cluster("c", &[app.address])])
+    };
+    let proxy = plain(at(&old));
+    let mut client = Client::connect(address(&proxy, "out").await).await;
+    assert!(client.text(get("/")).await.1.starts_with("old"));
+    proxy.apply(Arc::new(at(&new)));
+    assert!(client.text(get("/")).await.1.starts_with("new"));
+    // The sweep comes every five seconds.
+    let usage = proxy.shared().config.load().clusters["c"].usage.clone();
+    until("the old connection closed", || (usage.now()[0] == 1).then_some(())).await;
+    assert!(client.text(get("/")).await.1.starts_with("new"));
+    assert_eq!(usage.totals.upstream_cx_total.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
