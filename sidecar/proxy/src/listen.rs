@@ -65,7 +65,7 @@ impl Downstream {
         }
     }
 
-    /// The chain that a connection like this one gets from `plan`, if it can go on under it as it is.
+    /// The HTTP chain that a connection like this one gets from `plan`, if it can go on under it as it is.
     pub(crate) fn chain_in<'a>(&self, plan: &'a ListenerPlan) -> Option<&'a Arc<ChainPlan>> {
         // What was not looked at in the beginning is known by now.
         let alpn = self.tls.as_ref().and_then(|tls| std::str::from_utf8(tls.alpn.as_deref()?).ok());
@@ -81,7 +81,14 @@ impl Downstream {
             protocols,
         };
         let facts = chains::Facts { local: self.local, peer: self.peer, sniffed: &sniffed };
-        chains::choose(plan, &facts).filter(|chain| chain.tls.is_some() == self.tls.is_some())
+        let fits =
+            |chain: &&Arc<ChainPlan>| chain.tls.is_some() == self.tls.is_some() && chain.http.is_some();
+        // What a client offered in its first bytes may not have been kept: its port says enough.
+        let of_port = || {
+            let port = Some(self.local.port());
+            plan.chains.iter().filter(fits).find(|chain| chain.chain.matches.destination_port == port)
+        };
+        chains::choose(plan, &facts).filter(fits).or_else(of_port)
     }
 
     pub(crate) fn is_mutual(&self) -> bool {

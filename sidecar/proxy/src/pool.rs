@@ -100,6 +100,14 @@ struct Idle {
     since: Instant,
 }
 
+impl Idle {
+    /// Whether the server cannot be about to close the connection, going by what it has said: a request sent into that would be lost.
+    fn is_fresh(&self) -> bool {
+        let margin = |limit: Duration| (limit / 5).min(Duration::from_secs(1));
+        self.connection.idle_limit().is_none_or(|limit| self.since.elapsed() < limit - margin(limit))
+    }
+}
+
 impl std::fmt::Debug for Idle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Idle").field(&self.info).finish()
@@ -256,7 +264,7 @@ impl Pool {
     fn take_idle(&self) -> Option<Ready> {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut last) = idle.pop() {
-            if last.connection.is_usable() {
+            if last.is_fresh() && last.connection.is_usable() {
                 return Some(Ready::Http1 {
                     connection: last.connection,
                     info: last.info,
@@ -314,9 +322,9 @@ impl Pool {
 
     fn sweep(&self, serves: bool) {
         let timeout = self.plan.borrow().cluster.http.idle_timeout.unwrap_or(IDLE_TIMEOUT);
-        self.idle
-            .borrow_mut()
-            .retain_mut(|one| serves && one.since.elapsed() < timeout && one.connection.is_usable());
+        self.idle.borrow_mut().retain_mut(|one| {
+            serves && one.since.elapsed() < timeout && one.is_fresh() && one.connection.is_usable()
+        });
         self.streams.borrow_mut().retain_mut(|one| {
             if one.client.active() > 0 {
                 one.since = Instant::now();

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, StatusCode, request};
@@ -36,6 +37,7 @@ pub struct ClientConnection {
     transport: Transport,
     limits: Rc<Limits>,
     exchanges: u64,
+    idle_limit: Option<Duration>,
 }
 
 impl fmt::Debug for ClientConnection {
@@ -47,12 +49,17 @@ impl fmt::Debug for ClientConnection {
 impl ClientConnection {
     /// Wraps a connected stream.
     pub fn new(io: BoxIo, limits: Rc<Limits>) -> Self {
-        Self { transport: Transport::new(io, BytesMut::new()), limits, exchanges: 0 }
+        Self { transport: Transport::new(io, BytesMut::new()), limits, exchanges: 0, idle_limit: None }
     }
 
     /// Exchanges begun so far.
     pub fn exchanges(&self) -> u64 {
         self.exchanges
+    }
+
+    /// How long the server has said that it keeps the connection when it is idle.
+    pub fn idle_limit(&self) -> Option<Duration> {
+        self.idle_limit
     }
 
     /// Whether the connection is still open and silent; also gives its idle buffer back.
@@ -230,13 +237,14 @@ impl State {
     }
 
     fn into_response(mut self: Box<Self>, head: ResponseHead) -> Response<Body> {
-        let ResponseHead { parts, framing, keep_alive } = head;
+        let ResponseHead { parts, framing, keep_alive, idle_limit } = head;
         let upgraded = parts.status == StatusCode::SWITCHING_PROTOCOLS
             || (self.asked.connect && parts.status.is_success());
         if upgraded {
             return Response::from_parts(parts, Body::upgrade(self.connection.transport.into_upgraded()));
         }
         self.keep_alive = keep_alive;
+        self.connection.idle_limit = idle_limit.or(self.connection.idle_limit);
         self.reading = Reading::new(framing, &self.connection.limits);
         let input = &mut self.connection.transport.input;
         let body = match framing {

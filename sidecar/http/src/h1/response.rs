@@ -1,5 +1,7 @@
 //! Response heads, as strict as request heads: an upstream may be hostile.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::response::Parts;
@@ -18,6 +20,8 @@ pub(crate) struct ResponseHead {
     pub(crate) parts: Parts,
     pub(crate) framing: Framing,
     pub(crate) keep_alive: bool,
+    /// How long the server says it keeps an idle connection (`keep-alive: timeout=N`).
+    pub(crate) idle_limit: Option<Duration>,
 }
 
 /// What was asked: it decides what the response may be.
@@ -40,6 +44,7 @@ struct Facts {
     chunked: bool,
     close: bool,
     keep_alive: bool,
+    idle_limit: Option<Duration>,
     upgrade_to: Option<HeaderValue>,
     nominations: Vec<HeaderValue>,
 }
@@ -100,7 +105,8 @@ fn finish(mut parts: Parts, facts: Facts, asked: Asked) -> Result<ResponseHead, 
         Version::HTTP_11 => !facts.close,
         _ => facts.keep_alive && !facts.close,
     };
-    Ok(ResponseHead { parts, framing, keep_alive: persistent && framing != Framing::UntilClose })
+    let keep_alive = persistent && framing != Framing::UntilClose;
+    Ok(ResponseHead { parts, framing, keep_alive, idle_limit: facts.idle_limit })
 }
 
 /// `HTTP/1.x SP 3DIGIT [SP reason]`.
@@ -163,9 +169,19 @@ fn header_line(
             facts.upgrade_to = Some(value);
             return Ok(());
         }
-        _ if name == headers::PROXY_CONNECTION || name == headers::KEEP_ALIVE => return Ok(()),
+        _ if name == headers::KEEP_ALIVE => {
+            facts.idle_limit = idle_limit(bytes);
+            return Ok(());
+        }
+        _ if name == headers::PROXY_CONNECTION => return Ok(()),
         _ => {}
     }
     parts.headers.append(name, value);
     Ok(())
+}
+
+/// `timeout=N` in a `keep-alive` header (RFC 2068, 19.7.1.1): seconds.
+fn idle_limit(value: &[u8]) -> Option<Duration> {
+    let seconds = tokens(value).find_map(|token| token.strip_prefix(b"timeout="))?;
+    parse_length(seconds).map(Duration::from_secs)
 }

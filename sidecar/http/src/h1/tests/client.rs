@@ -172,3 +172,19 @@ fn an_idle_connection_that_was_closed_is_not_usable() {
         assert!(!near.is_usable());
     });
 }
+
+#[test]
+fn the_servers_own_limit_for_idle_connections_is_known() {
+    run(async {
+        let (connection, mut far) = connection();
+        let shelf = Rc::new(Shelf::default());
+        let parts = Request::builder().uri("/x").header("host", "a").body(()).unwrap().into_parts().0;
+        let exchange = connection.send(&parts, Body::empty(), Some(shelf.clone()));
+        far.write_all(b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5, max=100\r\nContent-Length: 0\r\n\r\n")
+            .await
+            .unwrap();
+        let response = exchange.await.unwrap();
+        assert!(!response.headers().contains_key("keep-alive"));
+        assert_eq!(shelf.0.borrow()[0].idle_limit(), Some(std::time::Duration::from_secs(5)));
+    });
+}
