@@ -158,10 +158,17 @@ impl Connection {
         if plan.0 != config.version {
             plan.0 = config.version;
             if let Some(listener) = config.listeners.get(&self.down.listener.listener.name) {
+                // Under other rules the same conditions may lead to another sort of chain: bytes instead of requests.
+                let tls = self.down.tls.is_some();
                 let same = listener.successor(&self.chain.chain);
+                let same = same.filter(|chain| chain.http.is_some() && chain.tls.is_some() == tls);
                 let chain = same.or_else(|| self.down.chain_in(listener));
                 let http = chain.and_then(|chain| chain.http.clone());
                 self.orphaned.set(http.is_none());
+                if http.is_none() {
+                    let (local, peer) = (self.down.local, self.down.peer);
+                    tracing::debug!(%local, %peer, tls, "Connection ends: no filter chain takes it any more");
+                }
                 plan.1 = http.unwrap_or_else(|| Arc::clone(&plan.1));
             }
         }
