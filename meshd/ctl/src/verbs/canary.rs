@@ -1,6 +1,6 @@
 //! `canary`: shifts traffic between versions by writing an ordinary VirtualService.
 
-use super::apply::programmed;
+use super::{apply::programmed, fault};
 use crate::{
     args::NamespaceOptions,
     cluster_client::{Applied, Cluster},
@@ -83,6 +83,9 @@ pub async fn store(cluster: &Cluster, object: &Value, namespace: &str) -> Outcom
     let reached = programmed(cluster, stored, started, Duration::from_secs(30)).await?;
     println!("virtualservice/{} {verb}", object["metadata"]["name"].as_str().unwrap_or_default());
     for (index, http) in object["spec"]["http"].as_array().into_iter().flatten().enumerate() {
+        if !http["fault"].is_null() {
+            println!("  http[{index}] {:<12} {}", "fault", fault::words(&http["fault"]));
+        }
         for route in http["route"].as_array().into_iter().flatten() {
             let destination = &route["destination"];
             let name = destination["subset"].as_str().or(destination["host"].as_str()).unwrap_or_default();

@@ -138,6 +138,24 @@ async fn clear(cluster: &Cluster, service: &str, namespace: &str) -> Outcome {
     store(cluster, &object, namespace).await
 }
 
+/// A fault in words: `delay 7s for 100 %, abort 503 for 10 %`.
+pub fn words(fault: &Value) -> String {
+    let percent = |part: &Value| part["percentage"]["value"].as_f64().unwrap_or(100.0);
+    let mut parts = Vec::new();
+    if let Some(delay) = fault["delay"]["fixedDelay"].as_str() {
+        parts.push(format!("delay {delay} for {} %", percent(&fault["delay"])));
+    }
+    let abort = &fault["abort"];
+    let status = abort["httpStatus"]
+        .as_u64()
+        .map(|s| s.to_string())
+        .or(abort["grpcStatus"].as_str().map(str::to_owned));
+    if let Some(status) = status {
+        parts.push(format!("abort {status} for {} %", percent(abort)));
+    }
+    parts.join(", ")
+}
+
 async fn list(cluster: &Cluster, namespace: &str) -> Outcome {
     let kind = cluster.kind_named("virtualservice").await?;
     let all = cluster.api(&kind, Some(namespace)).list(&Default::default()).await?;
@@ -153,11 +171,22 @@ async fn list(cluster: &Cluster, namespace: &str) -> Outcome {
             rows.push(vec![
                 object.metadata.name.clone().unwrap_or_default(),
                 format!("http[{index}]"),
-                route["match"].to_string(),
-                route["fault"].to_string(),
+                if route["match"].is_null() { "all requests".into() } else { route["match"].to_string() },
+                words(&route["fault"]),
             ]);
         }
     }
     table(&["VIRTUALSERVICE", "ROUTE", "MATCH", "FAULT"], rows);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_told_in_words() {
+        let fault = json!({"delay": {"fixedDelay": "7s", "percentage": {"value": 100.0}}, "abort": {"httpStatus": 503, "percentage": {"value": 0.5}}});
+        assert_eq!(words(&fault), "delay 7s for 100 %, abort 503 for 0.5 %");
+    }
 }
