@@ -53,7 +53,7 @@ impl Metrics {
             ResourceType::Route,
             ResourceType::Secret,
         ] {
-            metrics.rejects.get_or_create(&Self::label(kind));
+            drop(metrics.rejects.get_or_create(&Self::label(kind)));
         }
         registry.register(
             "pilot_xds",
