@@ -1,5 +1,7 @@
 //! Handshakes over in-memory streams: identities, rotation, refusal.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use base_tls::{
     CertificateAuthority, CertificateRequest, Client, ClientAuth, LeafProfile, Material, PeerCertificate,
     Roots, Rotating, Server, ServerCheck, TlsError, TlsStream,

@@ -102,7 +102,7 @@ impl RouteTable {
     }
 }
 
-fn longest<'a>(sorted: &'a [(Box<str>, usize)], fits: impl Fn(&str) -> bool) -> Option<&'a usize> {
+fn longest(sorted: &[(Box<str>, usize)], fits: impl Fn(&str) -> bool) -> Option<&usize> {
     sorted.iter().find(|(affix, _)| fits(affix)).map(|(_, index)| index)
 }
 

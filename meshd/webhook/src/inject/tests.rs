@@ -92,13 +92,10 @@ fn probes_go_through_the_sidecar() {
 #[test]
 fn the_patch_makes_the_injected_pod() {
     let mut patched = ratings();
-    let Answer::Patch(patch) = super::pod(&config(), "default", &patched) else { panic!("no patch") };
+    let Answer::Patch(patch) = pod(&config(), "default", &patched) else { panic!("no patch") };
     json_patch::patch(&mut patched, &patch).unwrap();
     assert_eq!(patched, injected(&config(), Template::Sidecar, "default", &ratings()));
-    assert!(
-        matches!(super::pod(&config(), "default", &patched), Answer::Allow(_)),
-        "a second time changes nothing"
-    );
+    assert!(matches!(pod(&config(), "default", &patched), Answer::Allow(_)), "a second time changes nothing");
 }
 
 #[test]

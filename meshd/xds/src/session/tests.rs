@@ -112,13 +112,12 @@ fn make_before_break() {
     // The route moves from cluster `a` to cluster `b`; `a` is gone.
     session.configure(resources(&[("b", 1)], &[("9080", 2)]), 2);
     let sent = settle(&mut session);
-    let steps: Vec<_> = sent
+    type Step<'a> = (ResourceType, Vec<&'a str>, Vec<&'a str>);
+    let steps: Vec<Step<'_>> = sent
         .iter()
         .map(|r| (r.kind, names(r), r.removed.iter().map(String::as_str).collect::<Vec<_>>()))
         .collect();
-    let position = |wanted: &dyn Fn(&(ResourceType, Vec<&str>, Vec<&str>)) -> bool| {
-        steps.iter().position(wanted).unwrap()
-    };
+    let position = |wanted: &dyn Fn(&Step<'_>) -> bool| steps.iter().position(wanted).unwrap();
     let new_cluster = position(&|(kind, names, _)| *kind == ResourceType::Cluster && names.contains(&"b"));
     let new_endpoints = position(&|(kind, names, _)| *kind == ResourceType::Endpoint && names.contains(&"b"));
     let route = position(&|(kind, names, _)| *kind == ResourceType::Route && names.contains(&"9080"));
