@@ -3,7 +3,8 @@
 //! - [`ca`]: certificate authorities of our own, and keys;
 //! - [`material`]: an identity (chain and key) with the roots it trusts, and its rotation on live traffic;
 //! - [`server`], [`client`]: handshakes over any stream, with rotation, SPIFFE peers, ALPN and SNI;
-//! - [`peer`]: what a peer's certificate says.
+//! - [`peer`]: what a peer's certificate says;
+//! - [`signature`]: public keys and signatures of tokens.
 //!
 //! One provider (aws-lc), TLS 1.2 and 1.3. The crate opens no socket and reads no file.
 
@@ -12,6 +13,7 @@ pub mod client;
 pub mod material;
 pub mod peer;
 pub mod server;
+pub mod signature;
 mod stream;
 mod verify;
 

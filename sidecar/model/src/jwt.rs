@@ -78,6 +78,8 @@ pub struct JwtProvider {
     pub claim_to_headers: Vec<ClaimHeader>,
     /// Its payload goes into dynamic metadata under this key; empty: nowhere.
     pub payload_in_metadata: Box<str>,
+    /// Claims whose text is a list of words and goes into the metadata as one.
+    pub space_delimited_claims: Vec<Box<str>>,
     /// Allowed difference of clocks.
     pub clock_skew: Duration,
 }

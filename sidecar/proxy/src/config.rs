@@ -2,10 +2,12 @@
 //! endpoint states, session caches and compiled formats survive a push.
 
 mod cluster;
+mod kept;
 mod listener;
 mod secrets;
 
 pub use cluster::{ClusterPlan, TlsSlot};
+pub use kept::Kept;
 pub use listener::{ChainPlan, ChainTls, HcmPlan, ListenerPlan, TcpPlan};
 pub use secrets::SecretStore;
 
@@ -39,16 +41,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// Compiles a snapshot over what is in force. `identity` is the workload's certificate, `secrets` are those of gateways,
+    /// Compiles a snapshot over what is in force. `identity` is the workload's certificate, `kept` is what outlives it,
     /// `resolved` the addresses behind names.
     pub(crate) fn build(
         snapshot: Arc<Snapshot>,
         previous: &Self,
         identity: &Rotating,
-        secrets: &mut SecretStore,
+        kept: &mut Kept,
         resolved: &Resolved,
     ) -> Self {
-        secrets.update(&snapshot);
+        kept.secrets.update(&snapshot);
         let mut config = Self { version: previous.version + 1, ..Self::default() };
         for (name, route) in snapshot.routes.iter() {
             let kept = previous.routes.get(name).filter(|table| Arc::ptr_eq(table.config(), route));
@@ -61,13 +63,13 @@ impl Config {
                 None => snapshot.endpoints_of(cluster),
             };
             let previous = previous.clusters.get(name);
-            let plan = ClusterPlan::carry_over(previous, cluster, endpoints, identity, secrets);
+            let plan = ClusterPlan::carry_over(previous, cluster, endpoints, identity, &mut kept.secrets);
             config.clusters.insert(Arc::clone(name), plan);
         }
         for (name, listener) in snapshot.listeners.iter() {
-            let kept = previous.listeners.get(name).filter(|plan| Arc::ptr_eq(&plan.listener, listener));
-            let plan = kept.map_or_else(
-                || Arc::new(ListenerPlan::new(Arc::clone(listener), identity, secrets)),
+            let same = previous.listeners.get(name).filter(|plan| Arc::ptr_eq(&plan.listener, listener));
+            let plan = same.map_or_else(
+                || Arc::new(ListenerPlan::new(Arc::clone(listener), identity, kept)),
                 Arc::clone,
             );
             config.index(&plan);

@@ -1,11 +1,13 @@
 //! HTTP of one client's connection: every request runs through filters, a route and attempts, and is reported when it ends.
 
 mod attempt;
+mod callout;
 mod cors;
 mod failure;
 mod fault;
 mod filters;
 mod grpc;
+mod jwks;
 mod mirror;
 mod mutate;
 mod normalize;

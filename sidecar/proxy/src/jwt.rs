@@ -1,38 +1,65 @@
 //! JSON web tokens (RFC 7519, 7515, 7517; Envoy's `jwt_authn`): judged fail-closed, with asymmetric algorithms only.
 //!
-//! Pure but for the clock, which is passed in. Keys that would have to be fetched are not: tokens of such issuers are refused, requests
-//! without a token are judged as configured.
+//! Pure but for the clock, which is passed in. Keys that must be fetched are fetched by `http/jwks.rs` before a request is judged.
+
+mod json;
+mod keys;
+mod remote;
+mod token;
+
+pub(crate) use remote::{JwksStore, Need, RemoteKeys, may_fetch_from};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
-use jsonwebtoken::jwk::JwkSet;
-use jsonwebtoken::{AlgorithmFamily, DecodingKey, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 use sidecar_model::jwt::{JwksSource, JwtProvider, JwtRequirement, JwtRequirementChoice};
 use sidecar_model::{JwtAuthn, Metadata};
 use sidecar_route::{RequestView, route_matches};
 
+use keys::Key;
+use token::Token;
+
 /// Namespace of the claims in a request's metadata.
-const METADATA: &str = "envoy.filters.http.jwt_authn";
-/// Longer tokens are not looked at.
-const TOKEN_MAX: usize = 16 * 1024;
-/// Claims whose text is a list of words.
-const SPACED: [&str; 2] = ["scope", "permission"];
+pub(crate) const METADATA: &str = "envoy.filters.http.jwt_authn";
 
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// There is no token.
     Missing,
-    /// The token is not three parts of base64 and JSON.
+    /// The token has not three parts, or is too long.
     Form,
+    /// The header is no base64url.
+    HeaderBase64,
+    /// The header is no JSON object.
+    HeaderJson,
+    /// The header names no algorithm.
+    NoAlgorithm,
+    /// The algorithm is none that proves anything.
+    Algorithm,
+    /// The key id is no string.
+    KeyId,
+    /// The header demands what is not understood.
+    Critical,
+    /// The payload is no base64url.
+    PayloadBase64,
+    /// The payload is no JSON object.
+    PayloadJson,
+    /// The signature is no base64url.
+    SignatureBase64,
+    /// A time is no number.
+    Times,
     /// No key fits the token.
     NoKey,
+    /// The keys cannot be had.
+    Fetch,
     /// The signature is wrong.
     Signature,
     /// The issuer is another one.
@@ -48,12 +75,23 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// Envoy's words.
+    /// Envoy's words, where it has any.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Missing => "Jwt is missing",
             Self::Form => "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections",
+            Self::HeaderBase64 => "Jwt header is an invalid Base64url encoded",
+            Self::HeaderJson => "Jwt header is an invalid JSON",
+            Self::NoAlgorithm => "Jwt header [alg] field is required and must be a string",
+            Self::Algorithm => "Jwt header [alg] is not supported",
+            Self::KeyId => "Jwt header [kid] field is not a string",
+            Self::Critical => "Jwt header [crit] is not supported",
+            Self::PayloadBase64 => "Jwt payload is an invalid Base64url encoded",
+            Self::PayloadJson => "Jwt payload is an invalid JSON",
+            Self::SignatureBase64 => "Jwt signature is an invalid Base64url encoded",
+            Self::Times => "Jwt payload [exp] or [nbf] field is not a number",
             Self::NoKey => "Jwks doesn't have key to match kid or alg from Jwt",
+            Self::Fetch => "Jwks remote fetch is failed",
             Self::Signature => "Jwt verification fails",
             Self::Issuer => "Jwt issuer is not configured",
             Self::Expired => "Jwt is expired",
@@ -64,22 +102,38 @@ impl Refusal {
     }
 }
 
-/// The keys of a filter's providers, parsed once.
+/// A filter's providers with their keys.
 #[derive(Debug)]
 pub struct JwtPlan {
     config: Arc<JwtAuthn>,
-    keys: BTreeMap<Arc<str>, Vec<Key>>,
+    keys: BTreeMap<Arc<str>, Keys>,
 }
 
-struct Key {
-    id: Option<String>,
-    family: AlgorithmFamily,
-    key: DecodingKey,
+/// Where a provider's keys are.
+#[derive(Debug)]
+enum Keys {
+    Inline(Arc<[Key]>),
+    Remote(Arc<RemoteKeys>),
 }
 
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+impl Keys {
+    fn new(source: &JwksSource, store: &mut JwksStore) -> Self {
+        if let Some(remote) = store.of(source) {
+            return Self::Remote(remote);
+        }
+        let JwksSource::Inline(text) = source else { return Self::Inline(Arc::default()) };
+        let keys = keys::parse(text.as_bytes()).unwrap_or_else(|| {
+            tracing::warn!("A key set cannot be read: its issuer's tokens are refused");
+            Vec::new()
+        });
+        Self::Inline(keys.into())
+    }
+
+    fn current(&self, now: Instant) -> Result<Arc<[Key]>, Refusal> {
+        match self {
+            Self::Inline(keys) => Ok(Arc::clone(keys)),
+            Self::Remote(remote) => remote.current(now).ok_or(Refusal::Fetch),
+        }
     }
 }
 
@@ -99,15 +153,36 @@ enum Place {
     Cookie,
 }
 
+/// The clocks by which a request is judged: one for what tokens say, one for the age of keys.
+#[derive(Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) wall: SystemTime,
+    pub(crate) steady: Instant,
+}
+
 impl JwtPlan {
     /// Parses the keys. A set that cannot be read is empty: its issuer's tokens are refused.
-    pub(crate) fn new(config: Arc<JwtAuthn>) -> Self {
+    pub(crate) fn new(config: Arc<JwtAuthn>, store: &mut JwksStore) -> Self {
         let keys = config
             .providers
             .iter()
-            .map(|(name, provider)| (Arc::clone(name), keys(&provider.jwks)))
+            .map(|(name, provider)| (Arc::clone(name), Keys::new(&provider.jwks, store)))
             .collect();
         Self { config, keys }
+    }
+
+    /// Key sets that a fetch is due for before this request can be judged: those of providers that it brings a token to.
+    pub(crate) fn due<'a>(
+        &'a self,
+        parts: &'a Parts,
+        now: Instant,
+    ) -> impl Iterator<Item = &'a Arc<RemoteKeys>> {
+        self.config.providers.iter().filter_map(move |(name, provider)| match self.keys.get(name)? {
+            Keys::Remote(remote) if remote.need(now) != Need::Nothing => {
+                (!tokens(provider, parts).is_empty()).then_some(remote)
+            }
+            _ => None,
+        })
     }
 
     /// Judges a request; what is believed changes its headers and is returned as metadata.
@@ -116,7 +191,7 @@ impl JwtPlan {
         parts: &mut Parts,
         view: &dyn Fn(&Parts) -> Option<JwtRequirement>,
         choice: Option<&JwtRequirementChoice>,
-        now: SystemTime,
+        now: Now,
     ) -> Result<Option<Metadata>, Refusal> {
         self.forget_forged(&mut parts.headers);
         if self.config.bypass_cors_preflight && is_preflight(parts) {
@@ -166,7 +241,7 @@ impl JwtPlan {
         &'a self,
         requirement: &JwtRequirement,
         parts: &Parts,
-        now: SystemTime,
+        now: Now,
         verified: &mut Vec<Verified<'a>>,
     ) -> Result<(), Refusal> {
         match requirement {
@@ -186,7 +261,12 @@ impl JwtPlan {
             JwtRequirement::Any(any) => {
                 let mut worst = Refusal::Missing;
                 for one in any {
-                    match self.satisfy(one, parts, now, verified) {
+                    let believed = verified.len();
+                    let outcome = self.satisfy(one, parts, now, verified);
+                    if outcome.is_err() {
+                        verified.truncate(believed);
+                    }
+                    match outcome {
                         Ok(()) => return Ok(()),
                         // The most telling reason is given: not that it is another issuer's token, nor that there is none.
                         Err(refusal) if matches!(worst, Refusal::Missing) => worst = refusal,
@@ -205,43 +285,32 @@ impl JwtPlan {
         }
     }
 
+    /// A token of a provider. A request with several has only good ones: what is behind may look at any of them.
     fn provider<'a>(
         &'a self,
         name: &str,
         audiences: &[Box<str>],
         parts: &Parts,
-        now: SystemTime,
+        now: Now,
     ) -> Result<Verified<'a>, Refusal> {
         let provider = self.config.providers.get(name).ok_or(Refusal::Issuer)?;
-        let keys = self.keys.get(name).map_or(&[][..], |keys| keys);
+        let keys = self.keys.get(name).ok_or(Refusal::NoKey)?;
         let audiences = if audiences.is_empty() { &provider.audiences } else { audiences };
-        let mut refusal = Refusal::Missing;
-        for (place, token) in tokens(provider, parts) {
-            match verify(provider, keys, audiences, &token, now) {
-                Ok(claims) => {
-                    let payload = token.split('.').nth(1).unwrap_or_default().to_owned();
-                    return Ok(Verified { provider, place, payload, claims });
-                }
-                Err(reason) => refusal = reason,
-            }
+        let wall = now.wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let mut first = None;
+        for (place, text) in tokens(provider, parts) {
+            let token = Token::parse(&text)?;
+            token.judge(provider, audiences, wall)?;
+            token.verify(&keys.current(now.steady)?)?;
+            first.get_or_insert_with(|| Verified {
+                provider,
+                place,
+                payload: token.payload.to_owned(),
+                claims: token.claims,
+            });
         }
-        Err(refusal)
+        first.ok_or(Refusal::Missing)
     }
-}
-
-fn keys(source: &JwksSource) -> Vec<Key> {
-    let JwksSource::Inline(text) = source else { return Vec::new() };
-    let Ok(set) = serde_json::from_str::<JwkSet>(text) else {
-        tracing::warn!("A key set cannot be read: its issuer's tokens are refused");
-        return Vec::new();
-    };
-    let one = |jwk: &jsonwebtoken::jwk::Jwk| {
-        let key = DecodingKey::from_jwk(jwk).ok()?;
-        let family = key.family();
-        // A shared secret in a public key set is a mistake or an attack.
-        (family != AlgorithmFamily::Hmac).then(|| Key { id: jwk.common.key_id.clone(), family, key })
-    };
-    set.keys.iter().filter_map(one).collect()
 }
 
 fn is_preflight(parts: &Parts) -> bool {
@@ -293,95 +362,6 @@ fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str
     head.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-/// The claims of a token that is genuine, in time, and meant for us.
-fn verify(
-    provider: &JwtProvider,
-    keys: &[Key],
-    audiences: &[Box<str>],
-    token: &str,
-    now: SystemTime,
-) -> Result<Map<String, Value>, Refusal> {
-    if token.len() > TOKEN_MAX || token.split('.').count() != 3 {
-        return Err(Refusal::Form);
-    }
-    let header = decode_header(token).map_err(|_| Refusal::Form)?;
-    let fitting = keys.iter().filter(|key| {
-        key.family.algorithms().contains(&header.alg)
-            && (header.kid.is_none() || key.id.is_none() || key.id == header.kid)
-    });
-    let mut refusal = Refusal::NoKey;
-    for key in fitting {
-        let mut validation = Validation::new(header.alg);
-        // The signature alone is checked here: times and names are ours, with the clock that was passed in.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        match decode::<Map<String, Value>>(token, &key.key, &validation) {
-            Ok(data) => return judge_claims(provider, audiences, data.claims, now),
-            Err(_) => refusal = Refusal::Signature,
-        }
-    }
-    // Whose token it is decides what is said; nothing of it is believed.
-    match jsonwebtoken::dangerous::insecure_decode_claims::<Map<String, Value>>(token) {
-        Ok(claims) if !issued_by(provider, &claims) => Err(Refusal::Issuer),
-        _ => Err(refusal),
-    }
-}
-
-fn issued_by(provider: &JwtProvider, claims: &Map<String, Value>) -> bool {
-    provider.issuer.is_empty() || claims.get("iss").and_then(Value::as_str) == Some(&*provider.issuer)
-}
-
-fn judge_claims(
-    provider: &JwtProvider,
-    audiences: &[Box<str>],
-    claims: Map<String, Value>,
-    now: SystemTime,
-) -> Result<Map<String, Value>, Refusal> {
-    if !issued_by(provider, &claims) {
-        return Err(Refusal::Issuer);
-    }
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-    let skew = provider.clock_skew.as_secs_f64();
-    let time = |name: &str, refusal| match claims.get(name) {
-        None => Ok(None),
-        Some(value) => value.as_f64().map(Some).ok_or(refusal),
-    };
-    if time("exp", Refusal::Expired)?.is_some_and(|end| now > end + skew) {
-        return Err(Refusal::Expired);
-    }
-    if time("nbf", Refusal::NotYet)?.is_some_and(|start| now + skew < start) {
-        return Err(Refusal::NotYet);
-    }
-    let ours = |value: &Value| {
-        value.as_str().is_some_and(|text| audiences.iter().any(|audience| same_audience(audience, text)))
-    };
-    let meant = match claims.get("aud") {
-        _ if audiences.is_empty() => true,
-        Some(Value::Array(all)) => all.iter().any(ours),
-        Some(one) => ours(one),
-        None => false,
-    };
-    if !meant {
-        return Err(Refusal::Audience);
-    }
-    let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
-    if provider.subjects.as_ref().is_some_and(|allowed| !allowed.is_match(subject)) {
-        return Err(Refusal::Subject);
-    }
-    Ok(claims)
-}
-
-/// Audiences that are URLs are the same with and without scheme and trailing slash, as Envoy has it.
-fn same_audience(ours: &str, theirs: &str) -> bool {
-    let bare = |text: &str| {
-        let text = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
-        text.strip_suffix('/').unwrap_or(text).to_owned()
-    };
-    bare(ours) == bare(theirs)
-}
-
 impl Verified<'_> {
     /// Puts claims where the provider wants them, and takes the token away unless it is to be forwarded.
     fn leave_traces(self, parts: &mut Parts, metadata: &mut Map<String, Value>) {
@@ -402,7 +382,9 @@ impl Verified<'_> {
             let text = match claim.flatten() {
                 Some(Value::String(text)) => text.clone(),
                 Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
-                _ => continue,
+                // Envoy's form of what is no single value.
+                Some(value @ (Value::Array(_) | Value::Object(_))) => STANDARD.encode(value.to_string()),
+                Some(Value::Null) | None => continue,
             };
             if let Ok(value) = HeaderValue::try_from(text) {
                 parts.headers.insert(&wanted.header, value);
@@ -413,10 +395,10 @@ impl Verified<'_> {
         }
         if !provider.payload_in_metadata.is_empty() {
             let mut claims = self.claims;
-            for name in SPACED {
-                if let Some(Value::String(words)) = claims.get(name) {
+            for name in &provider.space_delimited_claims {
+                if let Some(Value::String(words)) = claims.get(&**name) {
                     let words: Vec<Value> = words.split_ascii_whitespace().map(Value::from).collect();
-                    claims.insert(name.to_owned(), Value::Array(words));
+                    claims.insert(name.to_string(), Value::Array(words));
                 }
             }
             metadata.insert(provider.payload_in_metadata.to_string(), Value::Object(claims));
@@ -452,4 +434,4 @@ fn remove_token(parts: &mut Parts, place: &Place) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

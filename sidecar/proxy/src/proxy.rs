@@ -14,7 +14,7 @@ use sidecar_telemetry::Metrics;
 use sidecar_telemetry::log::LogWriter;
 use tokio::sync::watch;
 
-use crate::config::{Config, SecretStore};
+use crate::config::{Config, Kept};
 use crate::dns::Resolved;
 use crate::shared::{Node, Shared};
 use crate::worker;
@@ -62,7 +62,7 @@ pub(crate) struct Control {
 /// What the configuration is built from, besides the snapshot.
 #[derive(Debug, Default)]
 struct Inputs {
-    secrets: SecretStore,
+    kept: Kept,
     resolved: Resolved,
 }
 
@@ -74,9 +74,10 @@ impl Control {
         let snapshot = snapshot.unwrap_or_else(|| Arc::clone(&previous.snapshot));
         inputs.resolved.retain(|name, _| snapshot.clusters.contains_key(name));
         let next =
-            Config::build(snapshot, &previous, &self.shared.identity, &mut inputs.secrets, &inputs.resolved);
+            Config::build(snapshot, &previous, &self.shared.identity, &mut inputs.kept, &inputs.resolved);
         let version = next.version;
         self.shared.config.store(Arc::new(next));
+        inputs.kept.sweep();
         self.commands.send_modify(|command| command.version = version);
     }
 

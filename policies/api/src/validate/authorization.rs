@@ -1,5 +1,7 @@
 //! Rules of the security kinds.
 
+use std::net::IpAddr;
+
 use super::texts::url_host;
 use super::{Problem, field};
 use crate::authorization_policy::{Action, Condition, Operation, Source};
@@ -41,9 +43,8 @@ pub(super) fn request(spec: &RequestAuthentication, problems: &mut Vec<Problem>)
                 "add the issuer of the tokens",
             ));
         }
-        if !rule.jwks_uri.is_empty() && url_host(&rule.jwks_uri).is_none() {
-            let reason = format!("\"{}\" is not an http or https URL", rule.jwks_uri);
-            problems.push(Problem::error(format!("{path}.jwksUri"), reason, "use https://host/path"));
+        if !rule.jwks_uri.is_empty() {
+            jwks_uri(&rule.jwks_uri, &format!("{path}.jwksUri"), problems);
         }
         if !rule.jwks.is_empty() {
             if !rule.jwks_uri.is_empty() {
@@ -64,6 +65,25 @@ pub(super) fn request(spec: &RequestAuthentication, problems: &mut Vec<Problem>)
             }
         }
         field::duration(rule.timeout, &format!("{path}.timeout"), problems);
+    }
+}
+
+/// Keys come from a service: never from a proxy's own machine, where its admin port and the metadata services of clouds are.
+fn jwks_uri(uri: &str, path: &str, problems: &mut Vec<Problem>) {
+    let Some((host, _)) = url_host(uri) else {
+        let reason = format!("\"{uri}\" is not an http or https URL");
+        problems.push(Problem::error(path, reason, "use https://host/path"));
+        return;
+    };
+    let host = host.trim_matches(['[', ']']).trim_end_matches('.');
+    let is_local = match host.parse::<IpAddr>().map(|it| it.to_canonical()) {
+        Ok(IpAddr::V4(it)) => it.is_loopback() || it.is_link_local() || it.is_unspecified(),
+        Ok(IpAddr::V6(it)) => it.is_loopback() || it.is_unicast_link_local() || it.is_unspecified(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    };
+    if is_local {
+        let reason = format!("\"{uri}\" must not point to the machine itself");
+        problems.push(Problem::error(path, reason, "use a service of the mesh or a ServiceEntry"));
     }
 }
 

@@ -213,3 +213,36 @@ fn missing_subsets_and_hosts_are_found() {
 }
 
 use std::collections::BTreeSet;
+
+#[test]
+fn keys_of_tokens_never_come_from_the_proxys_own_machine() {
+    let object = |uri: &str| {
+        json!({
+            "apiVersion": "security.istio.io/v1", "kind": "RequestAuthentication",
+            "metadata": { "name": "it", "namespace": "default" },
+            "spec": { "jwtRules": [{ "issuer": "me", "jwksUri": uri }] },
+        })
+    };
+    for uri in [
+        "http://127.0.0.1:15000/quitquitquit",
+        "http://127.1.2.3/",
+        "http://localhost:15000/",
+        "http://LOCALHOST./",
+        "http://a.localhost/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://0.0.0.0/",
+        "http://[::1]/",
+        "http://[fe80::1]:80/",
+        "file:///etc/passwd",
+        "http://user@issuer/",
+        "gopher://issuer/",
+        "http://",
+    ] {
+        let errors = errors_of(&object(uri));
+        assert_eq!(errors.len(), 1, "{uri}: {errors:?}");
+        assert_eq!(errors[0].0, "spec.jwtRules[0].jwksUri", "{uri}");
+    }
+    for uri in ["http://issuer.auth:8080/keys", "https://issuer.example/keys", "http://10.96.0.20/keys"] {
+        assert_eq!(errors_of(&object(uri)), vec![], "{uri}");
+    }
+}

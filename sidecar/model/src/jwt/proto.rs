@@ -84,6 +84,10 @@ fn provider(message: &pb::JwtProvider) -> Converted<JwtProvider> {
         forward_payload_header: payload_header(&message.forward_payload_header)?,
         claim_to_headers: each("claim_to_headers", &message.claim_to_headers, claim_header)?,
         payload_in_metadata: message.payload_in_metadata.as_str().into(),
+        space_delimited_claims: message
+            .normalize_payload_in_metadata
+            .as_ref()
+            .map_or_else(Vec::new, |normalize| boxed(&normalize.space_delimited_claims)),
         clock_skew: Duration::from_secs(skew.into()),
     })
 }

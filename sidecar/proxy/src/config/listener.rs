@@ -13,7 +13,7 @@ use sidecar_model::{DownstreamTls, FilterChain, HttpConnectionManager, HttpFilte
 use sidecar_route::RouteTable;
 use sidecar_telemetry::log::Loggers;
 
-use super::SecretStore;
+use super::{Kept, SecretStore};
 use crate::jwt::JwtPlan;
 
 /// Istio's in-band metadata exchange, which is not spoken here and so never agreed on.
@@ -81,9 +81,9 @@ pub struct TcpPlan {
 }
 
 impl ListenerPlan {
-    pub(crate) fn new(listener: Arc<Listener>, identity: &Rotating, secrets: &mut SecretStore) -> Self {
+    pub(crate) fn new(listener: Arc<Listener>, identity: &Rotating, kept: &mut Kept) -> Self {
         let mut chain =
-            |chain: &Arc<FilterChain>| Arc::new(ChainPlan::new(Arc::clone(chain), identity, secrets));
+            |chain: &Arc<FilterChain>| Arc::new(ChainPlan::new(Arc::clone(chain), identity, kept));
         Self {
             chains: listener.filter_chains.iter().map(&mut chain).collect(),
             default: listener.default_filter_chain.as_ref().map(&mut chain),
@@ -104,10 +104,10 @@ impl ListenerPlan {
 }
 
 impl ChainPlan {
-    fn new(chain: Arc<FilterChain>, identity: &Rotating, secrets: &mut SecretStore) -> Self {
-        let tls = chain.tls.as_ref().map(|tls| ChainTls::new(tls, identity, secrets));
+    fn new(chain: Arc<FilterChain>, identity: &Rotating, kept: &mut Kept) -> Self {
+        let tls = chain.tls.as_ref().map(|tls| ChainTls::new(tls, identity, &mut kept.secrets));
         let (http, tcp) = match &chain.terminal {
-            Terminal::Http(hcm) => (Some(Arc::new(HcmPlan::new(Arc::clone(hcm)))), None),
+            Terminal::Http(hcm) => (Some(Arc::new(HcmPlan::new(Arc::clone(hcm), kept))), None),
             Terminal::Tcp(tcp) => (
                 None,
                 Some(Arc::new(TcpPlan { tcp: Arc::clone(tcp), loggers: Loggers::new(&tcp.access_log) })),
@@ -141,7 +141,7 @@ impl ChainTls {
 }
 
 impl HcmPlan {
-    fn new(hcm: Arc<HttpConnectionManager>) -> Self {
+    fn new(hcm: Arc<HttpConnectionManager>, kept: &mut Kept) -> Self {
         let inline_routes = match &hcm.route {
             RouteSource::Inline(routes) => Some(Arc::new(RouteTable::new(Arc::clone(routes)))),
             RouteSource::Rds(_) => None,
@@ -149,7 +149,7 @@ impl HcmPlan {
         let server = if hcm.server_name.is_empty() { "envoy" } else { &*hcm.server_name };
         let jwt = hcm.http_filters.iter().filter_map(|filter| match &filter.kind {
             HttpFilterKind::JwtAuthn(config) => {
-                Some((Arc::clone(&filter.name), JwtPlan::new(Arc::clone(config))))
+                Some((Arc::clone(&filter.name), JwtPlan::new(Arc::clone(config), &mut kept.jwks)))
             }
             _ => None,
         });

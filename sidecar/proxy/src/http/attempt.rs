@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::Body as _;
@@ -429,6 +430,24 @@ pub(super) async fn send(
         .await
         .map(|got| got.response)
         .map_err(|tried| tried.failure)
+}
+
+/// The same for a request of our own, which may be sent again when a kept connection turns out closed.
+pub(super) async fn send_fresh(
+    worker: &crate::worker::Worker,
+    target: &Target,
+    protocol: Protocol,
+    parts: &Parts,
+    body: &Bytes,
+) -> Result<Response<Body>, Failure> {
+    let mut stale = 0;
+    loop {
+        match attempt(worker, target, protocol, parts, Body::full(body.clone())).await {
+            Ok(got) => return Ok(got.response),
+            Err(tried) if tried.reused && stale < STALE_MAX => stale += 1,
+            Err(tried) => return Err(tried.failure),
+        }
+    }
 }
 
 async fn attempt(

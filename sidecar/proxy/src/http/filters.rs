@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, header};
@@ -17,9 +17,9 @@ use super::failure::Failure;
 use super::mutate::{self, Side};
 use super::record::Record;
 use super::router::{Chosen, view};
-use super::{fault, reply};
+use super::{fault, jwks, reply};
 use crate::config::HcmPlan;
-use crate::jwt::Refusal;
+use crate::jwt::{JwtPlan, Now, Refusal};
 use crate::rbac::{self, Peer, Verdict};
 
 /// What filters want of the response.
@@ -94,7 +94,10 @@ pub(super) async fn run(
                     Some(RouteFilterConfig::Jwt(choice)) => Some(&**choice),
                     _ => None,
                 };
-                token(plan, &filter.name, choice, parts, record, worker.random())?;
+                if let Some((_, jwt)) = plan.jwt.iter().find(|(name, _)| **name == *filter.name) {
+                    jwks::ready(jwt, parts, worker).await;
+                    token(jwt, choice, parts, record, worker.random())?;
+                }
             }
             HttpFilterKind::Native(_) | HttpFilterKind::Router(_) => {}
         }
@@ -105,16 +108,15 @@ pub(super) async fn run(
 /// Judges the token of a request; what it proves is in the record afterwards.
 #[expect(clippy::result_large_err, reason = "the answer is passed on, not propagated through layers")]
 fn token(
-    plan: &HcmPlan,
-    filter: &str,
+    jwt: &JwtPlan,
     choice: Option<&JwtRequirementChoice>,
     parts: &mut Parts,
     record: &mut Record,
     random: u64,
 ) -> Result<(), Response<Body>> {
-    let Some((_, jwt)) = plan.jwt.iter().find(|(name, _)| **name == *filter) else { return Ok(()) };
+    let now = Now { wall: SystemTime::now(), steady: Instant::now() };
     let rule = |parts: &Parts| jwt.rule(&view(parts, record), random);
-    match jwt.judge(parts, &rule, choice, SystemTime::now()) {
+    match jwt.judge(parts, &rule, choice, now) {
         Ok(None) => Ok(()),
         Ok(metadata) => {
             record.metadata = metadata;
