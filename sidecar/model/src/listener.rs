@@ -22,6 +22,18 @@ pub enum Direction {
     Outbound,
 }
 
+/// Which PROXY protocol headers are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyProtocol {
+    /// A connection without a header is served as it is; otherwise it is closed.
+    pub optional: bool,
+    /// Version 1, a line of text.
+    pub version1: bool,
+    /// Version 2, binary.
+    pub version2: bool,
+}
+
 /// What is read from a connection before a filter chain is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -29,7 +41,7 @@ pub struct ListenerFilters {
     /// The address before redirection replaces the local address.
     pub original_dst: bool,
     /// A PROXY protocol header is read first.
-    pub proxy_protocol: bool,
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// A TLS client hello is looked at: server name and ALPN.
     pub tls_inspector: bool,
     /// The first bytes of plain text are looked at: HTTP/1 or HTTP/2.

@@ -2,6 +2,7 @@
 
 mod chains;
 mod hello;
+mod proxy_protocol;
 mod sniff;
 
 use std::net::SocketAddr;
@@ -37,8 +38,10 @@ pub(crate) struct Downstream {
     pub(crate) worker: Rc<Worker>,
     /// Where the client wanted to go.
     pub(crate) local: SocketAddr,
-    /// Where it comes from.
+    /// Where it comes from, as a PROXY protocol header says if there was one.
     pub(crate) peer: SocketAddr,
+    /// Whose socket it is.
+    pub(crate) direct: SocketAddr,
     pub(crate) listener: Arc<ListenerPlan>,
     pub(crate) tls: Option<DownstreamTls>,
     /// The server name of a client hello that was seen, whether or not TLS ended here.
@@ -80,7 +83,8 @@ impl Downstream {
             server_name: Some(self.server_name.clone()).filter(|name| !name.is_empty()),
             protocols,
         };
-        let facts = chains::Facts { local: self.local, peer: self.peer, sniffed: &sniffed };
+        let facts =
+            chains::Facts { local: self.local, peer: self.peer, direct: self.direct, sniffed: &sniffed };
         let fits =
             |chain: &&Arc<ChainPlan>| chain.tls.is_some() == self.tls.is_some() && chain.http.is_some();
         // What a client offered in its first bytes may not have been kept: its port says enough.
@@ -100,13 +104,15 @@ impl Downstream {
 pub(crate) async fn connection(
     accepted: Counted,
     mut plan: Arc<ListenerPlan>,
-    stream: TcpStream,
-    peer: SocketAddr,
+    mut stream: TcpStream,
+    direct: SocketAddr,
 ) {
     let worker = Rc::clone(accepted.worker());
     // Small writes are gathered here already; Nagle's algorithm would only delay them.
     let _ = stream.set_nodelay(true);
     let Ok(mut local) = stream.local_addr() else { return };
+    let mut peer = direct;
+    let proxy_protocol = plan.listener.listener_filters.proxy_protocol;
     if plan.listener.listener_filters.original_dst || plan.listener.use_original_dst {
         local = original_destination(&stream).unwrap_or(local);
         if plan.listener.use_original_dst {
@@ -116,8 +122,21 @@ pub(crate) async fn connection(
             }
         }
     }
-    let Some((stream, sniffed)) = sniff::first_bytes(stream, &plan).await else { return };
-    let facts = chains::Facts { local, peer, sniffed: &sniffed };
+    let mut input = BytesMut::new();
+    if let Some(rules) = proxy_protocol {
+        let limit = plan.listener.listener_filters_timeout.unwrap_or(HANDSHAKE);
+        let Ok(Some(ends)) = timeout(limit, proxy_protocol::read(&mut stream, &mut input, rules)).await
+        else {
+            worker.shared.stats.proxy_protocol_errors.fetch_add(1, Relaxed);
+            tracing::debug!(listener = %plan.listener.name, %peer, "Connection without a proper PROXY protocol header");
+            return;
+        };
+        if let Some(ends) = ends {
+            (peer, local) = (ends.source, ends.destination);
+        }
+    }
+    let Some((stream, sniffed)) = sniff::first_bytes(stream, input, &plan).await else { return };
+    let facts = chains::Facts { local, peer, direct, sniffed: &sniffed };
     let Some(chain) = chains::choose(&plan, &facts).map(Arc::clone) else {
         worker.shared.stats.no_filter_chain_match.fetch_add(1, Relaxed);
         tracing::debug!(listener = %plan.listener.name, %local, %peer, "Connection matches no filter chain");
@@ -128,6 +147,7 @@ pub(crate) async fn connection(
         worker: Rc::clone(&worker),
         local,
         peer,
+        direct,
         listener: plan,
         tls: None,
         server_name: sniffed.server_name.clone().unwrap_or_default(),

@@ -23,8 +23,10 @@ pub(crate) struct Peer<'a> {
     pub(crate) subject: &'a str,
     /// Whether there is a verified certificate.
     pub(crate) authenticated: bool,
-    /// The peer's own address.
+    /// Whose socket it is.
     pub(crate) direct: IpAddr,
+    /// Where the connection comes from: what a PROXY protocol header said, else the socket's address.
+    pub(crate) source: IpAddr,
     /// The client's address, as far as it is known and trusted.
     pub(crate) remote: IpAddr,
     /// Where the connection was going to.
@@ -42,7 +44,8 @@ impl<'a> Peer<'a> {
             dns_names: certificate.map_or(&[], |peer| &peer.dns_names),
             subject: certificate.map_or("", |peer| &peer.subject),
             authenticated: certificate.is_some(),
-            direct: address,
+            direct: downstream.direct.ip().to_canonical(),
+            source: address,
             remote: address,
             local: SocketAddr::new(downstream.local.ip().to_canonical(), downstream.local.port()),
             server_name: &downstream.server_name,
@@ -132,9 +135,8 @@ impl Context<'_> {
             Principal::Or(any) => any.iter().any(|one| self.is(one)),
             Principal::Not(one) => !self.is(one),
             Principal::Authenticated(name) => self.authenticated(name.as_ref()),
-            Principal::SourceIp(range) | Principal::DirectRemoteIp(range) => {
-                range.contains(&self.peer.direct)
-            }
+            Principal::SourceIp(range) => range.contains(&self.peer.source),
+            Principal::DirectRemoteIp(range) => range.contains(&self.peer.direct),
             Principal::RemoteIp(range) => range.contains(&self.peer.remote),
             Principal::Header(matcher) => {
                 self.request.is_some_and(|request| matcher.is_match(request.header(&matcher.key).as_deref()))

@@ -20,6 +20,8 @@ pub struct Stats {
     pub tls_errors: AtomicU64,
     /// Connections that authorization refused.
     pub rbac_denied: AtomicU64,
+    /// Connections without a proper PROXY protocol header where one is asked for.
+    pub proxy_protocol_errors: AtomicU64,
     /// Requests begun.
     pub downstream_rq_total: AtomicU64,
     /// Messages refused for breaking HTTP.
@@ -45,7 +47,7 @@ const TOTALS: [(&str, Field); 11] = [
 const GAUGES: [&str; 4] =
     ["upstream_cx_active", "upstream_rq_pending_active", "upstream_rq_active", "upstream_rq_retry_active"];
 
-fn listeners(stats: &Stats) -> [(&'static str, i64); 7] {
+fn listeners(stats: &Stats) -> [(&'static str, i64); 8] {
     let total = |counter: &AtomicU64| i64::try_from(counter.load(Relaxed)).unwrap_or(i64::MAX);
     [
         ("downstream_cx_total", total(&stats.downstream_cx_total)),
@@ -53,6 +55,7 @@ fn listeners(stats: &Stats) -> [(&'static str, i64); 7] {
         ("no_filter_chain_match", total(&stats.no_filter_chain_match)),
         ("ssl.connection_error", total(&stats.tls_errors)),
         ("rbac.denied", total(&stats.rbac_denied)),
+        ("proxy_proto.error", total(&stats.proxy_protocol_errors)),
         ("downstream_rq_total", total(&stats.downstream_rq_total)),
         ("downstream_cx_protocol_error", total(&stats.downstream_cx_protocol_error)),
     ]

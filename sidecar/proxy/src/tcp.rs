@@ -269,7 +269,7 @@ impl<'a> Record<'a> {
         entry.upstream_cluster = &self.cluster_name;
         entry.downstream_local = Some(self.down.local);
         entry.downstream_remote = Some(self.down.peer);
-        entry.downstream_direct = Some(self.down.peer);
+        entry.downstream_direct = Some(self.down.direct);
         entry.server_name = &self.down.server_name;
         entry.connection_id = self.down.id;
         if let Some(tls) = &self.down.tls {

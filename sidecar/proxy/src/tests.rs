@@ -9,6 +9,7 @@ mod forwarding;
 mod interception;
 mod limits;
 mod policies;
+mod proxy_protocol;
 mod rig;
 mod streams;
 mod tokens;

@@ -4,22 +4,24 @@
 
 #![expect(deprecated, reason = "control planes still send the older fields")]
 
-use super::{Direction, Listener, ListenerFilters};
+use super::{Direction, Listener, ListenerFilters, ProxyProtocol};
 use crate::access_log::proto::access_logs;
 use crate::address::proto::resolved_address;
 use crate::convert::{
     At, Converted, buffer_bytes, decode, each, enumeration, flag, not_empty, refuse, required, timeout,
+    unpack,
 };
 use crate::filter_chain::FilterChain;
 use crate::filter_chain::proto::filter_chain;
 use crate::invalid::Invalid;
 use policies_xds::core::TrafficDirection;
+use policies_xds::core::proxy_protocol_config::Version;
 use policies_xds::http_inspector::HttpInspector;
 use policies_xds::listener as pb;
 use policies_xds::listener::listener_filter::ConfigType;
 use policies_xds::listener::listener_filter_chain_match_predicate::Rule;
 use policies_xds::original_dst::OriginalDst;
-use policies_xds::proxy_protocol::ProxyProtocol;
+use policies_xds::proxy_protocol as proxy_protocol_pb;
 use policies_xds::tls_inspector::TlsInspector;
 use prost::Name;
 use std::collections::HashSet;
@@ -48,7 +50,10 @@ fn listener(message: &pb::Listener) -> Converted<Listener> {
         listener_filter(&mut listener_filters, filter).at_item("listener_filters", index)?;
     }
     let all = message.filter_chains.iter().chain(&message.default_filter_chain);
-    listener_filters.proxy_protocol |= all.into_iter().any(|chain| flag(&chain.use_proxy_proto, false));
+    if all.into_iter().any(|chain| flag(&chain.use_proxy_proto, false)) {
+        let any = ProxyProtocol { optional: false, version1: true, version2: true };
+        listener_filters.proxy_protocol.get_or_insert(any);
+    }
     let default_filter_chain = message.default_filter_chain.as_ref().map(filter_chain).transpose();
     Ok(Listener {
         name: not_empty("name", &message.name)?.into(),
@@ -97,23 +102,40 @@ fn listener_filter(filters: &mut ListenerFilters, message: &pb::ListenerFilter) 
     if matches!(disabled, Some(Rule::AnyMatch(true))) {
         return Ok(());
     }
-    let url = match required("typed_config", &message.config_type)? {
-        ConfigType::TypedConfig(config) => config.type_url.as_str(),
-        ConfigType::ConfigDiscovery(_) => "",
+    let ConfigType::TypedConfig(config) = required("typed_config", &message.config_type)? else {
+        return Err(Invalid::unsupported("config_discovery", "this field"));
     };
+    let url = config.type_url.as_str();
     if url == OriginalDst::type_url() {
         filters.original_dst = true;
     } else if url == TlsInspector::type_url() {
         filters.tls_inspector = true;
     } else if url == HttpInspector::type_url() {
         filters.http_inspector = true;
-    } else if url == ProxyProtocol::type_url() {
-        filters.proxy_protocol = true;
+    } else if url == proxy_protocol_pb::ProxyProtocol::type_url() {
+        filters.proxy_protocol = Some(proxy_protocol(&unpack("typed_config", config)?).at("typed_config")?);
     } else {
         let what = format!("filter `{}` of type `{url}`", message.name);
         return Err(Invalid::unsupported("typed_config", what));
     }
     Ok(())
+}
+
+fn proxy_protocol(message: &proxy_protocol_pb::ProxyProtocol) -> Converted<ProxyProtocol> {
+    refuse("rules", !message.rules.is_empty())?;
+    refuse("pass_through_tlvs", message.pass_through_tlvs.is_some())?;
+    let mut read = ProxyProtocol {
+        optional: message.allow_requests_without_proxy_protocol,
+        version1: true,
+        version2: true,
+    };
+    for version in &message.disallowed_versions {
+        match enumeration("disallowed_versions", *version)? {
+            Version::V1 => read.version1 = false,
+            Version::V2 => read.version2 = false,
+        }
+    }
+    Ok(read)
 }
 
 #[cfg(test)]

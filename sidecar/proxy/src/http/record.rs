@@ -285,7 +285,7 @@ impl Record {
         entry.attempts = self.attempts;
         entry.downstream_local = Some(down.local);
         entry.downstream_remote = Some(self.remote);
-        entry.downstream_direct = Some(down.peer);
+        entry.downstream_direct = Some(down.direct);
         entry.server_name = &down.server_name;
         entry.connection_id = down.id;
         entry.hostname = &down.worker.shared.node.hostname;

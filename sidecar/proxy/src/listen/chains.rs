@@ -1,4 +1,7 @@
-//! Which filter chain takes a connection: Envoy's order of criteria, the more specific first.
+//! Which filter chain takes a connection, by Envoy's rules: criterion by criterion, the most specific value that fits, and never back.
+//!
+//! A chain that names the connection's port hides every chain that names none, even when its other conditions do not hold
+//! (source: `FilterChainMatch` in Envoy's listener components).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,80 +15,82 @@ use crate::config::{ChainPlan, ListenerPlan};
 
 /// What is known of a connection before its chain is chosen.
 pub(super) struct Facts<'a> {
+    /// Where it is going to.
     pub(super) local: SocketAddr,
+    /// Where it comes from.
     pub(super) peer: SocketAddr,
+    /// Whose socket it is, whatever a PROXY protocol header said.
+    pub(super) direct: SocketAddr,
     pub(super) sniffed: &'a Sniffed,
 }
 
+/// How specifically one condition holds: 0 when it is not set, none when it does not hold.
+type Criterion = fn(&FilterChainMatch, &Facts<'_>) -> Option<u32>;
+
+/// In Envoy's order.
+const CRITERIA: [Criterion; 9] = [
+    |matches, facts| {
+        exactly(matches.destination_port.is_none(), matches.destination_port == Some(facts.local.port()))
+    },
+    |matches, facts| longest(&matches.prefix_ranges, facts.local),
+    |matches, facts| server_name(&matches.server_names, facts.sniffed.server_name.as_deref()),
+    |matches, facts| {
+        let detected = if facts.sniffed.tls { TransportProtocol::Tls } else { TransportProtocol::RawBuffer };
+        exactly(matches.transport_protocol == TransportProtocol::Any, matches.transport_protocol == detected)
+    },
+    |matches, facts| application(&matches.application_protocols, &facts.sniffed.protocols),
+    |matches, facts| longest(&matches.direct_source_prefix_ranges, facts.direct),
+    |matches, facts| {
+        let local = facts.peer.ip().is_loopback() || facts.peer.ip() == facts.local.ip();
+        let here = if local { SourceType::SameIpOrLoopback } else { SourceType::External };
+        exactly(matches.source_type == SourceType::Any, matches.source_type == here)
+    },
+    |matches, facts| longest(&matches.source_prefix_ranges, facts.peer),
+    |matches, facts| {
+        exactly(matches.source_ports.is_empty(), matches.source_ports.contains(&facts.peer.port()))
+    },
+];
+
 /// The chain for a connection.
 pub(super) fn choose<'a>(plan: &'a ListenerPlan, facts: &Facts<'_>) -> Option<&'a Arc<ChainPlan>> {
-    let mut best: Option<([u32; 8], &Arc<ChainPlan>)> = None;
-    for chain in &plan.chains {
-        if let Some(score) = score(&chain.chain.matches, facts)
-            && best.as_ref().is_none_or(|(known, _)| score > *known)
-        {
-            best = Some((score, chain));
-        }
+    let matches: Vec<&FilterChainMatch> = plan.chains.iter().map(|chain| &chain.chain.matches).collect();
+    most_specific(&matches, facts).map(|index| &plan.chains[index]).or(plan.default.as_ref())
+}
+
+/// Index of the match that takes a connection.
+fn most_specific(matches: &[&FilterChainMatch], facts: &Facts<'_>) -> Option<usize> {
+    let mut left: Vec<usize> = (0..matches.len()).collect();
+    for criterion in CRITERIA {
+        let best = left.iter().filter_map(|index| criterion(matches[*index], facts)).max()?;
+        left.retain(|index| criterion(matches[*index], facts) == Some(best));
     }
-    best.map(|(_, chain)| chain).or(plan.default.as_ref())
+    left.first().copied()
 }
 
-/// How specifically the conditions hold, criterion by criterion; none if one does not.
-fn score(matches: &FilterChainMatch, facts: &Facts<'_>) -> Option<[u32; 8]> {
-    let port = match matches.destination_port {
-        None => 0,
-        Some(port) if port == facts.local.port() => 1,
-        Some(_) => return None,
-    };
-    let transport = match (matches.transport_protocol, facts.sniffed.tls) {
-        (TransportProtocol::Any, _) => 0,
-        (TransportProtocol::Tls, true) | (TransportProtocol::RawBuffer, false) => 1,
-        _ => return None,
-    };
-    let protocols = &matches.application_protocols;
-    let application = match protocols.is_empty() {
-        true => 0,
-        false if protocols.iter().any(|protocol| facts.sniffed.protocols.contains(protocol)) => 1,
-        false => return None,
-    };
-    let source_type = match matches.source_type {
-        SourceType::Any => 0,
-        SourceType::SameIpOrLoopback if is_local(facts) => 1,
-        SourceType::External if !is_local(facts) => 1,
-        _ => return None,
-    };
-    let source_port = match matches.source_ports.is_empty() {
-        true => 0,
-        false if matches.source_ports.contains(&facts.peer.port()) => 1,
-        false => return None,
-    };
-    Some([
-        port,
-        longest(&matches.prefix_ranges, facts.local)?,
-        server_name(&matches.server_names, facts.sniffed.server_name.as_deref())?,
-        transport,
-        application,
-        longest(&matches.direct_source_prefix_ranges, facts.peer)? + source_type,
-        longest(&matches.source_prefix_ranges, facts.peer)?,
-        source_port,
-    ])
+fn exactly(unset: bool, holds: bool) -> Option<u32> {
+    match (unset, holds) {
+        (true, _) => Some(0),
+        (false, true) => Some(1),
+        (false, false) => None,
+    }
 }
 
-fn is_local(facts: &Facts<'_>) -> bool {
-    facts.peer.ip().is_loopback() || facts.peer.ip() == facts.local.ip()
-}
-
-/// The longest range that holds the address, as its length and one; 0 when no range is asked for.
+/// The length of the longest range that holds the address. No range at all is the range of every address.
 fn longest(ranges: &[IpNet], address: SocketAddr) -> Option<u32> {
     if ranges.is_empty() {
         return Some(0);
     }
     let address = address.ip().to_canonical();
-    ranges
-        .iter()
-        .filter(|range| range.contains(&address))
-        .map(|range| u32::from(range.prefix_len()) + 1)
-        .max()
+    ranges.iter().filter(|range| range.contains(&address)).map(|range| range.prefix_len().into()).max()
+}
+
+/// Protocols count by the client's preference.
+fn application(wanted: &[Box<str>], offered: &[Box<str>]) -> Option<u32> {
+    if wanted.is_empty() {
+        return Some(0);
+    }
+    let place = offered.iter().position(|protocol| wanted.contains(protocol))?;
+    u32::try_from(offered.len() - place).ok()
 }
 
 /// An exact name beats any suffix, a longer suffix a shorter one.

@@ -59,24 +59,30 @@ struct Wanted {
     http: bool,
 }
 
-/// Looks at the first bytes, if the listener's chains depend on them; none if the client went away or took too long.
+/// Looks at the first bytes, if the listener's chains depend on them; none if the client went away or took too long. `early` are bytes
+/// that were read already.
 pub(super) async fn first_bytes(
     stream: TcpStream,
+    early: BytesMut,
     plan: &ListenerPlan,
 ) -> Option<(Prefixed<TcpStream>, Sniffed)> {
     let wanted = wanted(plan);
     if !wanted.tls && !wanted.http {
-        return Some((Prefixed::new(BytesMut::new(), stream), Sniffed::default()));
+        return Some((Prefixed::new(early, stream), Sniffed::default()));
+    }
+    if let Some(sniffed) = (!early.is_empty()).then(|| judge(&early, wanted)).flatten() {
+        return Some((Prefixed::new(early, stream), sniffed));
     }
     let mut stream = stream;
     let limit = plan.listener.listener_filters_timeout.filter(|limit| !limit.is_zero());
     let goes_on = limit.is_none() || plan.listener.continue_on_listener_filters_timeout;
     match timeout(limit.unwrap_or_else(|| patience(plan)), stream.readable()).await {
         Ok(Ok(())) => {}
-        Err(_) if goes_on => return Some((Prefixed::new(BytesMut::new(), stream), Sniffed::default())),
+        Err(_) if goes_on => return Some((Prefixed::new(early, stream), Sniffed::default())),
         Ok(Err(_)) | Err(_) => return None,
     }
     let mut input = buffer::take();
+    input.extend_from_slice(&early);
     let reading = read(&mut stream, &mut input, wanted);
     match timeout(limit.unwrap_or(BEGUN), reading).await {
         Ok(Some(sniffed)) => Some((Prefixed::new(input, stream), sniffed)),

@@ -13,6 +13,7 @@ fn peer(uris: &[String]) -> Peer<'_> {
         subject: "",
         authenticated: !uris.is_empty(),
         direct: "10.0.0.9".parse().unwrap(),
+        source: "10.0.0.9".parse().unwrap(),
         remote: "10.0.0.9".parse().unwrap(),
         local: "10.0.0.1:9080".parse().unwrap(),
         server_name: "",

@@ -71,7 +71,10 @@ fn virtual_inbound_as_istio_sends_it() {
     .unwrap();
     let filters = converted.listener_filters;
     assert!(
-        filters.original_dst && filters.tls_inspector && filters.http_inspector && !filters.proxy_protocol
+        filters.original_dst
+            && filters.tls_inspector
+            && filters.http_inspector
+            && filters.proxy_protocol.is_none()
     );
     assert_eq!((converted.listener_filters_timeout, converted.direction), (None, Direction::Inbound));
     let chain = &converted.filter_chains[0];
