@@ -2,7 +2,7 @@
 # Installs the Debian packages (and, for tests, foreign peers from PyPI) that are missing. Says nothing when nothing is.
 set -eu
 packages="nftables iproute2 gcc libc6-dev make cmake"
-[ "${1:-base}" = test ] && packages="$packages prometheus python3-venv curl conntrack procps runc"
+[ "${1:-base}" = test ] && packages="$packages prometheus python3-venv curl conntrack procps runc haproxy"
 missing=""
 for package in $packages; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
