@@ -38,6 +38,8 @@ pub enum HttpFilterKind {
     JwtAuthn(Arc<JwtAuthn>),
     /// Header changes.
     HeaderMutation(Arc<HeaderMutation>),
+    /// gRPC-Web requests become gRPC, and their answers gRPC-Web.
+    GrpcWeb,
     /// Something every sidecar does by itself: metrics, peer metadata, ALPN, gRPC counters.
     Native(NativeFilter),
 }
@@ -54,8 +56,6 @@ pub enum NativeFilter {
     Alpn,
     /// Counters of gRPC messages.
     GrpcStats,
-    /// gRPC-Web is passed on as it is.
-    GrpcWeb,
 }
 
 /// Settings of the router.

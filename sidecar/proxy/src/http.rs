@@ -7,6 +7,7 @@ mod failure;
 mod fault;
 mod filters;
 mod grpc;
+mod grpc_web;
 mod jwks;
 mod mirror;
 mod mutate;

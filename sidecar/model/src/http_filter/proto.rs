@@ -66,6 +66,8 @@ fn kind(config: &Any) -> Converted<Option<HttpFilterKind>> {
     } else if url == mutation_pb::HeaderMutation::type_url() {
         let message: mutation_pb::HeaderMutation = unpack("", config)?;
         HttpFilterKind::HeaderMutation(Arc::new(header_mutation(message.mutations.as_ref())?))
+    } else if url == grpc_web::GrpcWeb::type_url() {
+        HttpFilterKind::GrpcWeb
     } else if let Some(native) = native(config) {
         HttpFilterKind::Native(native)
     } else {
@@ -90,7 +92,6 @@ fn native(config: &Any) -> Option<NativeFilter> {
         type_url::ISTIO_PEER_METADATA => Some(NativeFilter::PeerMetadata),
         type_url::ISTIO_ALPN => Some(NativeFilter::Alpn),
         url if url == grpc_stats::FilterConfig::type_url() => Some(NativeFilter::GrpcStats),
-        url if url == grpc_web::GrpcWeb::type_url() => Some(NativeFilter::GrpcWeb),
         _ => None,
     }
 }

@@ -14,6 +14,7 @@ use sidecar_model::{HttpFilterKind, RouteFilter, RouteFilterConfig};
 use super::Connection;
 use super::cors::{self, Verdict as Cors};
 use super::failure::Failure;
+use super::grpc_web;
 use super::mutate::{self, Side};
 use super::record::Record;
 use super::router::{Chosen, view};
@@ -29,6 +30,8 @@ pub(super) struct Afterwards {
     pub(super) headers: HeaderMap,
     /// Changes by header mutation filters.
     pub(super) mutations: Vec<Arc<HeaderMutation>>,
+    /// The client speaks gRPC-Web.
+    pub(super) grpc_web: Option<grpc_web::Call>,
 }
 
 /// Runs every filter before the router; an answer ends the request.
@@ -99,6 +102,7 @@ pub(super) async fn run(
                     token(jwt, choice, parts, record, worker.random())?;
                 }
             }
+            HttpFilterKind::GrpcWeb => afterwards.grpc_web = grpc_web::begin(&mut parts.headers),
             HttpFilterKind::Native(_) | HttpFilterKind::Router(_) => {}
         }
     }

@@ -41,7 +41,7 @@ impl Shape<'_> {
     ) -> Response<Body> {
         response.headers_mut().insert(header::SERVER, self.plan.server.clone());
         self.last(&mut response, record, afterwards);
-        response
+        translated(response, afterwards)
     }
 
     /// Finishes a response that came from an upstream.
@@ -61,7 +61,7 @@ impl Shape<'_> {
         }
         headers.remove(DECORATOR);
         self.last(&mut response, record, Some(afterwards));
-        response
+        translated(response, Some(afterwards))
     }
 
     fn last(self, response: &mut Response<Body>, record: &mut Record, afterwards: Option<&Afterwards>) {
@@ -114,6 +114,14 @@ impl Shape<'_> {
             headers.insert(REQUEST_ID, id.clone());
         }
         response
+    }
+}
+
+/// The response in the protocol that the client speaks.
+fn translated(response: Response<Body>, afterwards: Option<&Afterwards>) -> Response<Body> {
+    match afterwards.and_then(|afterwards| afterwards.grpc_web) {
+        Some(call) => call.response(response),
+        None => response,
     }
 }
 

@@ -132,6 +132,10 @@ pub(super) async fn run(
     };
     match &chosen.route.action {
         Action::Forward(action) => {
+            let body = match afterwards.grpc_web {
+                Some(call) => call.request(body),
+                None => body,
+            };
             let forwarding =
                 Forwarding { connection, config, plan, chosen: &chosen, action, afterwards: &afterwards };
             attempt::forward(&forwarding, parts, body, record).await

@@ -71,6 +71,48 @@ async fn an_upgrade_that_is_not_allowed_is_refused() {
 }
 
 #[tokio::test]
+async fn grpc_web_reaches_a_grpc_server() {
+    use base64::Engine as _;
+    let app = App::start("a").await;
+    let mut upstream = cluster("c", &[app.address]);
+    upstream.http.protocol = UpstreamProtocol::Http2;
+    let manager = manager(routes(vec![route("c")]), vec![sidecar_model::HttpFilterKind::GrpcWeb]);
+    let listener = http_listener("out", Direction::Outbound, manager, None);
+    let proxy = plain(snapshot(vec![listener], vec![upstream]));
+    let mut client = Client::connect(address(&proxy, "out").await).await;
+    let message = &b"\0\0\0\0\x05hello"[..];
+    let trailers = b"\x80\0\0\0\x0fgrpc-status:0\r\n";
+    let text = base64::engine::general_purpose::STANDARD;
+    let binary = [message, trailers].concat();
+    let encoded = [text.encode(message), text.encode(trailers)].concat().into_bytes();
+    for (kind, sent, want) in [
+        ("application/grpc-web+proto", message.to_vec(), binary),
+        ("application/grpc-web-text+proto", text.encode(message).into_bytes(), encoded),
+    ] {
+        let request = Request::post("http://reviews:9080/pkg.Service/Method")
+            .header("host", "reviews:9080")
+            .header("content-type", kind)
+            .header("accept", kind)
+            .body(Full::new(Bytes::from(sent)))
+            .unwrap();
+        let response = client.send(request).await;
+        assert_eq!(
+            (response.status().as_u16(), response.headers()["content-type"].as_bytes()),
+            (200, kind.as_bytes())
+        );
+        let body = response.into_body().collect().await.unwrap();
+        assert!(body.trailers().is_none());
+        assert_eq!(body.to_bytes(), want, "{kind}");
+    }
+    for (_, headers, _) in app.requests() {
+        assert_eq!(
+            (&headers["content-type"], &headers["te"]),
+            (&"application/grpc".parse().unwrap(), &"trailers".parse().unwrap())
+        );
+    }
+}
+
+#[tokio::test]
 async fn grpc_keeps_its_trailers_and_its_errors() {
     let mesh = Mesh::new();
     let app = App::start("a").await;
