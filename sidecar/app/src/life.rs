@@ -24,13 +24,23 @@ pub(crate) struct Life {
     pub(crate) begun: Instant,
     kind: NodeKind,
     draining: AtomicBool,
+    /// The admin port was told to fail readiness.
+    failed: AtomicBool,
     quit: CancellationToken,
 }
 
 impl Life {
     pub(crate) fn new(proxy: Arc<Proxy>, status: Arc<Status>, kind: NodeKind) -> Self {
         let (begun, quit) = (Instant::now(), CancellationToken::new());
-        Self { proxy, status, begun, kind, draining: AtomicBool::new(false), quit }
+        Self {
+            proxy,
+            status,
+            begun,
+            kind,
+            draining: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            quit,
+        }
     }
 
     /// Why the proxy is not ready; none when it is.
@@ -38,6 +48,9 @@ impl Life {
         let view = self.status.view();
         if self.draining.load(Relaxed) {
             return Some("draining".to_owned());
+        }
+        if self.failed.load(Relaxed) {
+            return Some("told to fail by the admin port".to_owned());
         }
         if !self.status.has_certificate() {
             let why =
@@ -64,6 +77,16 @@ impl Life {
             tracing::info!(connections = self.proxy.open_connections(), "Draining");
             self.proxy.drain();
         }
+    }
+
+    /// Whether it is not ready because it is going away, or was told to look so.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.draining.load(Relaxed) || self.failed.load(Relaxed)
+    }
+
+    /// Fails readiness from now on, or no longer does.
+    pub(crate) fn fail_health(&self, fail: bool) {
+        self.failed.store(fail, Relaxed);
     }
 
     /// Ends the process at once.

@@ -37,15 +37,15 @@ fn main() -> anyhow::Result<()> {
         return runtime.block_on(fetch::print(address, path.to_owned()));
     }
     let config = Config::new(args, &|name| std::env::var(name).ok())?;
-    base_runtime::log::init(&config.log_level, base_runtime::log::Format::Text)?;
+    let log = base_runtime::log::init(&config.log_level, base_runtime::log::Format::Text)?;
     base_tls::install_default_provider();
     harden::process().context("cannot forbid core dumps")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run(config))
+    runtime.block_on(run(config, log))
 }
 
 /// Runs until a signal or the admin port ends it.
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config, log: base_runtime::log::Filter) -> anyhow::Result<()> {
     let shutdown = shutdown_on_signals()?;
     let tasks = TaskGroup::new(base_runtime::CancellationToken::new());
     let proxy: Arc<OnceLock<Arc<Proxy>>> = Arc::default();
@@ -68,7 +68,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         anyhow::bail!("the data path was started twice");
     }
     let life = Arc::new(life::Life::new(Arc::clone(&data), Arc::clone(&control.status), config.kind));
-    ports::serve(&config, &life, &tasks).await?;
+    ports::serve(&config, log, &life, &tasks).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %config.node_id(), workers = config.concurrency, "Sidecar started");
     tasks.spawn("trim", trim(Arc::clone(&life)));
     life.until_ended(shutdown).await;

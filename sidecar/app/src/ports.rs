@@ -14,11 +14,17 @@ use crate::health::Health;
 use crate::life::Life;
 
 /// Opens all of them and serves until the tasks end.
-pub(crate) async fn serve(config: &Config, life: &Arc<Life>, tasks: &TaskGroup) -> anyhow::Result<()> {
+pub(crate) async fn serve(
+    config: &Config,
+    log: base_runtime::log::Filter,
+    life: &Arc<Life>,
+    tasks: &TaskGroup,
+) -> anyhow::Result<()> {
     let admin = Arc::new(Admin {
         life: Arc::clone(life),
-        node_id: config.node_id(),
-        log_level: config.log_level.clone(),
+        node: config.discovery().node,
+        log,
+        port: config.admin_port,
     });
     let health = Arc::new(Health {
         life: Arc::clone(life),

@@ -27,7 +27,6 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
 use bytes::BytesMut;
@@ -40,6 +39,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::config::{ChainPlan, Config, HcmPlan};
 use crate::listen::{Downstream, is_http2};
+use crate::stats::HttpStats;
 
 use record::Record;
 
@@ -55,6 +55,14 @@ pub(crate) struct Connection {
     peer: RefCell<Option<(HeaderValue, Arc<Workload>)>>,
     /// What `x-forwarded-client-cert` says of the client, for our own principal.
     client_certificate: RefCell<Option<(Arc<str>, String)>>,
+    /// Counters of the connection manager that the connection began with.
+    stats: HttpStats,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.stats.closed();
+    }
 }
 
 /// Serves HTTP on a connection until it ends.
@@ -64,7 +72,10 @@ pub(crate) async fn serve(down: Downstream, chain: Arc<ChainPlan>, io: BoxIo, pr
     let version = worker.shared.config.load().version;
     let limits = Rc::new(plan.limits.clone());
     let Some((io, prefix, http2)) = choose(&down, &plan, io, prefix).await else { return };
+    let stats = worker.http_stats(&plan.hcm.stat_prefix);
+    stats.opened();
     let connection = Connection {
+        stats,
         down: Rc::new(down),
         chain,
         plan: RefCell::new((version, plan)),
@@ -129,7 +140,7 @@ async fn choose(
 impl Handler for Connection {
     async fn handle(&self, request: Request<Body>) -> Reply {
         let shared = &self.down.worker.shared;
-        shared.stats.downstream_rq_total.fetch_add(1, Relaxed);
+        self.stats.begun();
         let config = shared.config.load_full();
         let plan = self.plan(&config);
         let mut record = Record::new(self, &plan, &request);
@@ -146,8 +157,8 @@ impl Handler for Connection {
     }
 
     fn refused(&self, error: ParseError) {
-        let stats = &self.down.worker.shared.stats;
-        stats.downstream_cx_protocol_error.fetch_add(1, Relaxed);
+        self.stats.begun();
+        self.stats.protocol_error();
         tracing::debug!(%error, peer = %self.down.peer, "Message refused");
         let plan = Arc::clone(&self.plan.borrow().1);
         Record::refused(self, &plan, error);

@@ -25,6 +25,7 @@ use crate::config::ListenerPlan;
 use crate::pool::Pools;
 use crate::proxy::{Bound, Command, Control};
 use crate::shared::Shared;
+use crate::stats::{HttpStats, Known};
 use crate::{dns, listen};
 
 /// Connections that may wait to be accepted.
@@ -46,6 +47,7 @@ pub(crate) struct Worker {
     principals: RefCell<HashMap<Box<str>, Arc<str>>>,
     identity: RefCell<(usize, Arc<str>)>,
     pub(crate) faults: Cell<u32>,
+    http: Known,
 }
 
 impl Worker {
@@ -60,6 +62,7 @@ impl Worker {
             principals: RefCell::default(),
             identity: RefCell::new((0, sidecar_telemetry::labels::no_principal())),
             faults: Cell::new(0),
+            http: Known::default(),
         }
     }
 
@@ -71,6 +74,11 @@ impl Worker {
     /// Runs `work` with the worker's random numbers. `work` must not ask the worker for more.
     pub(crate) fn with_rng<T>(&self, work: impl FnOnce(&mut StdRng) -> T) -> T {
         work(&mut self.rng.borrow_mut())
+    }
+
+    /// Counters of the connection managers with this prefix.
+    pub(crate) fn http_stats(&self, prefix: &Arc<str>) -> HttpStats {
+        self.http.get(prefix, &self.shared.stats.http)
     }
 
     /// The shared text of a principal: equal ones are the same, so that metric keys compare by address.

@@ -33,7 +33,12 @@ pub enum Command {
         /// A pod, or `deploy/<name>` for one of its pods; `<name>.<namespace>` for another namespace.
         pod: String,
         /// Which part.
-        #[arg(value_parser = ["listeners", "routes", "clusters", "endpoints", "secrets", "all"], default_value = "all")]
+        #[arg(
+            value_parser = [
+                "bootstrap", "listeners", "routes", "clusters", "endpoints", "secrets", "stats", "health", "server", "all"
+            ],
+            default_value = "all"
+        )]
         part: String,
         /// Namespace of the pod.
         #[arg(short, long, default_value = "default")]
@@ -51,12 +56,27 @@ pub async fn run(place: &Place, command: Command) -> Outcome {
         Command::List { output } => list(&cluster, output).await,
         Command::Config { pod, part, namespace, output } => {
             let (pod, namespace) = find(&cluster, &pod, &namespace).await?;
-            let dump: Value =
-                serde_json::from_str(&admin(&cluster, &namespace, &pod, "/config_dump").await?)?;
-            let shown = if part == "all" { dump } else { dump.get(&part).cloned().unwrap_or(dump) };
+            let path = dump_path(&part);
+            let shown: Value = serde_json::from_str(&admin(&cluster, &namespace, &pod, path).await?)?;
             let format = if matches!(output, Format::Yaml) { Format::Yaml } else { Format::Json };
             structured(format, &shown).map(|_| ())
         }
+    }
+}
+
+/// Where the admin port shows a part of the configuration.
+fn dump_path(part: &str) -> &'static str {
+    match part {
+        "bootstrap" => "/config_dump?resource=bootstrap",
+        "listeners" => "/config_dump?resource=dynamic_listeners",
+        "routes" => "/config_dump?resource=dynamic_route_configs",
+        "clusters" => "/config_dump?resource=dynamic_active_clusters",
+        "endpoints" => "/config_dump?resource=dynamic_endpoint_configs",
+        "secrets" => "/config_dump?resource=dynamic_active_secrets",
+        "stats" => "/stats?format=json&usedonly",
+        "health" => "/clusters?format=json",
+        "server" => "/server_info",
+        _ => "/config_dump?include_eds",
     }
 }
 

@@ -24,11 +24,13 @@ use crate::config::{ClusterPlan, HcmPlan};
 use crate::listen::Downstream;
 use crate::pool::UpstreamInfo;
 use crate::shared::NodeKind;
+use crate::stats::HttpStats;
 use crate::usage::Permit;
 
 /// One request.
 pub(super) struct Record {
     down: Rc<Downstream>,
+    stats: HttpStats,
     loggers: Arc<Loggers>,
     begun: Instant,
     wall: SystemTime,
@@ -102,6 +104,7 @@ impl Record {
         let host = request.headers().get(header::HOST).cloned();
         let remote = down.peer;
         Box::new(Self {
+            stats: connection.stats.clone(),
             loggers: Arc::clone(&plan.loggers),
             begun: Instant::now(),
             wall: if plan.loggers.is_empty() { SystemTime::UNIX_EPOCH } else { SystemTime::now() },
@@ -182,6 +185,7 @@ impl Record {
                 self.details = Cow::Borrowed("upstream_reset_after_response_started{connection_termination}");
             }
         }
+        self.stats.ended(self.code);
         let duration = self.begun.elapsed();
         let received = self.received.as_ref().map_or(0, ByteCount::total);
         let series = self.down.worker.metrics.http(self.key());
