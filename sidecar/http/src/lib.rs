@@ -8,6 +8,7 @@ pub mod body;
 pub mod buffer;
 mod date;
 pub mod drain;
+mod duplex;
 mod error;
 pub mod h1;
 pub mod h2;

@@ -19,6 +19,8 @@ pub struct Limits {
     pub linger: Duration,
     /// Concurrent HTTP/2 streams of one connection.
     pub h2_streams: u32,
+    /// Whether a client may open streams of other protocols over HTTP/2 (extended CONNECT, RFC 8441).
+    pub h2_connect_protocol: bool,
     /// HTTP/2 flow-control window of a stream, in bytes.
     pub h2_stream_window: u32,
     /// HTTP/2 flow-control window of a connection, in bytes.
@@ -39,6 +41,7 @@ impl Default for Limits {
             pipeline_bytes: 32 * 1024,
             linger: Duration::from_secs(1),
             h2_streams: 1000,
+            h2_connect_protocol: false,
             h2_stream_window: 1024 * 1024,
             h2_connection_window: 4 * 1024 * 1024,
             h2_pending_resets: 20,

@@ -102,6 +102,8 @@ pub struct Upgrade {
     pub protocol: Box<str>,
     /// Whether it may.
     pub enabled: bool,
+    /// For `CONNECT`: it ends here, and the bytes go to the cluster as they are. Otherwise the request is passed on.
+    pub terminates: bool,
 }
 
 /// Limits and keep-alive of HTTP/2 connections; `None`: the implementation's default.

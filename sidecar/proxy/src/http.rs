@@ -2,6 +2,7 @@
 
 mod attempt;
 mod callout;
+mod connect;
 mod cors;
 mod failure;
 mod fault;

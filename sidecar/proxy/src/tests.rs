@@ -4,6 +4,7 @@ mod app;
 mod basics;
 mod build;
 mod changes;
+mod connect;
 pub(crate) mod forge;
 mod forwarding;
 mod interception;

@@ -105,8 +105,10 @@ pub(crate) fn response(
         Framing::Chunked => put(out, b"transfer-encoding: chunked\r\n"),
         Framing::UntilClose => {}
     }
-    if upgraded {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
         put(out, b"connection: Upgrade\r\n");
+    } else if upgraded {
+        // What follows is not HTTP.
     } else if !keep_alive {
         put(out, b"connection: close\r\n");
     } else if to.version == Version::HTTP_10 {

@@ -199,7 +199,9 @@ async fn exchange<H: Handler>(
     };
     let Reply { response, finish, upgrade, close } = reply;
     to.keep_alive &= !close && !drain.draining();
-    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_some();
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS
+        || (to.connect && response.status().is_success());
+    let upgraded = switched && upgrade.is_some();
     let (outcome, keep_alive) = respond(shared, response, to, limits).await;
     let aborted = outcome.abort.is_some();
     if let Some(finish) = finish {

@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use ::h2::ext::Protocol;
 use ::h2::server::{Builder, Connection, SendResponse};
 use ::h2::{Reason, RecvStream};
 use bytes::{Bytes, BytesMut};
@@ -22,6 +23,7 @@ use super::{PREFACE, join_cookies, strip_connection_headers};
 use crate::body::{Body, BodyError};
 use crate::date;
 use crate::drain::DrainWatch;
+use crate::duplex;
 use crate::error::ParseError;
 use crate::headers;
 use crate::io::{BoxIo, Prefixed};
@@ -46,6 +48,9 @@ pub async fn serve<H: Handler + 'static>(
         .max_pending_accept_reset_streams(limits.h2_pending_resets)
         .max_local_error_reset_streams(Some(limits.h2_local_resets))
         .max_send_buffer_size(256 * 1024);
+    if limits.h2_connect_protocol {
+        builder.enable_connect_protocol();
+    }
     let handshake = tokio::time::timeout(limits.head_timeout, builder.handshake::<_, Bytes>(io));
     let Ok(Ok(connection)) = handshake.await else { return Served::Failed };
     let active = Rc::new(Cell::new(0));
@@ -133,7 +138,8 @@ struct Stream<H> {
 impl<H: Handler> Stream<H> {
     async fn run(self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         let head = *request.method() == Method::HEAD;
-        let request = match accept(request, &self.limits) {
+        let connect = *request.method() == Method::CONNECT;
+        let mut request = match accept(request, &self.limits) {
             Ok(request) => request,
             Err(error) => {
                 self.handler.refused(error);
@@ -144,8 +150,18 @@ impl<H: Handler> Stream<H> {
                 return;
             }
         };
+        // The body of a CONNECT is no body but the client's side of a stream.
+        let client = connect.then(|| std::mem::take(request.body_mut()));
         let Some(reply) = unless_reset(self.handler.handle(request), &mut respond).await else { return };
-        let Reply { response, finish, .. } = reply;
+        let Reply { mut response, finish, upgrade, .. } = reply;
+        if let (Some(client), Some(upgrade)) = (client, upgrade) {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                *response.status_mut() = StatusCode::OK;
+            }
+            let (stream, body) = duplex::over_bodies(client);
+            *response.body_mut() = body;
+            spawn_local(upgrade(stream));
+        }
         let outcome = send(response, head, &mut respond).await;
         if let Some(finish) = finish {
             finish.finish(outcome);
@@ -180,6 +196,12 @@ fn accept(request: Request<RecvStream>, limits: &Limits) -> Result<Request<Body>
         return Err(ParseError::Host);
     }
     parts.headers.insert(header::HOST, host);
+    if let Some(protocol) = parts.extensions.remove::<Protocol>() {
+        // From here on it is what an HTTP/1.1 client would have asked for.
+        let protocol = HeaderValue::from_str(protocol.as_str()).map_err(|_| ParseError::HeaderValue)?;
+        parts.method = Method::GET;
+        parts.headers.insert(header::UPGRADE, protocol);
+    }
     if parts.method != Method::CONNECT {
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let whole_server = path.as_str() == "*" && parts.method == Method::OPTIONS;

@@ -122,6 +122,8 @@ fn original_dst(message: &pb::Cluster) -> Converted<ClusterKind> {
     let header = match (config.use_http_header, config.http_header_name.as_str()) {
         (false, _) => None,
         (true, "") => Some(http::HeaderName::from_static("x-envoy-original-dst-host")),
+        // The authority of a request stands in `host` here, whatever the protocol.
+        (true, ":authority") => Some(http::header::HOST),
         (true, name) => Some(crate::convert::header_name("original_dst_lb_config.http_header_name", name)?),
     };
     let port_override = number(&config.upstream_port_override)

@@ -177,7 +177,7 @@ fn upgrades(message: &Message) -> Converted<Vec<Upgrade>> {
     each("upgrade_configs", &message.upgrade_configs, |upgrade| {
         refuse("filters", !upgrade.filters.is_empty())?;
         let protocol = not_empty("upgrade_type", &upgrade.upgrade_type)?.to_ascii_lowercase().into();
-        Ok(Upgrade { protocol, enabled: flag(&upgrade.enabled, true) })
+        Ok(Upgrade { protocol, enabled: flag(&upgrade.enabled, true), terminates: false })
     })
 }
 

@@ -176,6 +176,7 @@ fn limits(hcm: &HttpConnectionManager) -> Limits {
         idle_timeout: hcm.idle_timeout.unwrap_or(default.idle_timeout),
         linger: hcm.delayed_close_timeout.unwrap_or(default.linger).min(Duration::from_secs(5)),
         h2_streams: hcm.http2.max_concurrent_streams.unwrap_or(default.h2_streams).min(default.h2_streams),
+        h2_connect_protocol: hcm.http2.allow_connect,
         h2_stream_window: hcm.http2.initial_stream_window_bytes.unwrap_or(default.h2_stream_window),
         h2_connection_window: hcm
             .http2

@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use sidecar_balance::{Host, Outcome};
-use sidecar_http::{Body, SendError, headers};
+use sidecar_http::{Body, SendError};
 use sidecar_model::cluster::UpstreamProtocol;
 use sidecar_model::listener::Direction;
 use sidecar_model::{Address, RouteAction};
@@ -28,10 +28,10 @@ use super::record::{Busy, Record};
 use super::replay::Replay;
 use super::respond::{ATTEMPT_COUNT, SERVICE_TIME, Shape};
 use super::retry::{self, Retries};
-use super::rewrite::{allowed, rewrite, rewrite_host, timeout};
+use super::rewrite::{Switch, rewrite, rewrite_host, switch, timeout};
 use super::router::{Answer, Chosen, view};
 use super::timed::Timed;
-use super::{Connection, mirror, reply};
+use super::{Connection, connect, mirror, reply};
 use crate::config::{ClusterPlan, Config, HcmPlan};
 use crate::pool::{PoolError, Protocol, Ready, Target, UpstreamInfo, thresholds};
 use crate::target::{self, Pick, Wanted};
@@ -115,8 +115,8 @@ async fn begin(
         return Err(Failure::NoCluster(cx.action.cluster_not_found));
     };
     record.cluster = Some(Arc::clone(plan));
-    let upgrade = headers::is_upgrade(&parts.headers);
-    if !allowed(cx, parts, upgrade) {
+    let switch = switch(cx, parts);
+    if switch == Switch::Denied {
         return Err(Failure::UpgradeDenied);
     }
     let breakers = &plan.cluster.circuit_breakers;
@@ -138,6 +138,13 @@ async fn begin(
         let random = cx.connection.down.worker.random();
         hash(&cx.action.hash_policy, &view(parts, record), record.remote.ip(), random)
     };
+    if switch == Switch::Terminate {
+        record.capture_request(&parts.uri, &parts.headers);
+        return connect::terminate(cx, plan, parts, hashed.hash, record).await;
+    }
+    if parts.version == Version::HTTP_2 && switch == Switch::Forward {
+        connect::complete(parts, &cx.connection.down.worker);
+    }
     let body = if body.is_end_stream() {
         None
     } else {
@@ -150,7 +157,17 @@ async fn begin(
     mirror::start(cx, parts, body.as_ref(), record);
     record.capture_request(&parts.uri, &parts.headers);
     let clock = Clock { timeout, body: body.clone(), sleep: None };
-    let exchange = Exchange { cx, plan, parts, body, retries, clock, per_try, hash: hashed.hash, upgrade };
+    let exchange = Exchange {
+        cx,
+        plan,
+        parts,
+        body,
+        retries,
+        clock,
+        per_try,
+        hash: hashed.hash,
+        upgrade: switch == Switch::Forward,
+    };
     let mut answer = exchange.run(record).await?;
     if let Some(cookie) = hashed.cookie
         && let Ok(value) = HeaderValue::try_from(cookie.set_cookie)

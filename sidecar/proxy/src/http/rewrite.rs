@@ -21,18 +21,34 @@ const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// `x-envoy-expected-rq-timeout-ms`
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
-/// CONNECT is for proxies of clients, which this is not; upgrades must be allowed by the route or the connection manager.
-pub(super) fn allowed(cx: &Forwarding<'_>, parts: &Parts, upgrade: bool) -> bool {
-    if parts.method == Method::CONNECT {
-        return false;
-    }
-    let Some(protocol) =
-        parts.headers.get(header::UPGRADE).filter(|_| upgrade).and_then(|value| value.to_str().ok())
-    else {
-        return !upgrade;
+
+/// What becomes of a request that wants another protocol on its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Switch {
+    /// It wants none.
+    None,
+    /// It is passed on, and the connection with it.
+    Forward,
+    /// CONNECT ends here: the upstream gets the bytes.
+    Terminate,
+    /// Neither the route nor the connection manager allows it.
+    Denied,
+}
+
+/// Upgrades and CONNECT must be allowed by the route or, when it does not say, by the connection manager.
+pub(super) fn switch(cx: &Forwarding<'_>, parts: &Parts) -> Switch {
+    let protocol = match (&parts.method, parts.headers.get(header::UPGRADE)) {
+        (&Method::CONNECT, _) => "CONNECT",
+        (_, None) => return Switch::None,
+        (_, Some(name)) => name.to_str().unwrap_or_default(),
     };
     let of_route = cx.action.upgrades.iter().find(|one| one.protocol.eq_ignore_ascii_case(protocol));
-    of_route.map_or_else(|| cx.plan.hcm.allows_upgrade(protocol), |one| one.enabled)
+    match of_route {
+        Some(one) if one.enabled && one.terminates => Switch::Terminate,
+        Some(one) if one.enabled => Switch::Forward,
+        None if cx.plan.hcm.allows_upgrade(protocol) => Switch::Forward,
+        _ => Switch::Denied,
+    }
 }
 
 /// How long the whole exchange may take: the route's time, or what the request's headers ask for within it.

@@ -231,7 +231,7 @@ pub(crate) fn manager(route_config: RouteConfig, filters: Vec<HttpFilterKind>) -
         route: RouteSource::Inline(Arc::new(route_config)),
         http_filters: kinds.into_iter().enumerate().map(filter).collect(),
         access_log: Vec::new(),
-        upgrades: vec![Upgrade { protocol: "websocket".into(), enabled: true }],
+        upgrades: vec![Upgrade { protocol: "websocket".into(), enabled: true, terminates: false }],
         tracing: None,
         idle_timeout: None,
         max_connection_duration: None,

@@ -75,7 +75,11 @@ fn cookie_text(field: &str, text: &str) -> Converted<Box<str>> {
 }
 
 pub(super) fn upgrade(message: &UpgradeConfig) -> Converted<Upgrade> {
-    refuse("connect_config", message.connect_config.is_some())?;
+    if let Some(connect) = &message.connect_config {
+        refuse("connect_config.proxy_protocol_config", connect.proxy_protocol_config.is_some())?;
+        refuse("connect_config.allow_post", connect.allow_post)?;
+    }
     let protocol = not_empty("upgrade_type", &message.upgrade_type)?.to_ascii_lowercase().into();
-    Ok(Upgrade { protocol, enabled: flag(&message.enabled, true) })
+    let terminates = message.connect_config.is_some() && message.upgrade_type.eq_ignore_ascii_case("CONNECT");
+    Ok(Upgrade { protocol, enabled: flag(&message.enabled, true), terminates })
 }
