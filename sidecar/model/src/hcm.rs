@@ -190,6 +190,8 @@ pub struct HttpConnectionManager {
     pub http2: Http2Options,
     /// HTTP/1 oddities.
     pub http1: Http1Options,
+    /// The host of HTTP/1.0 requests that name none; empty: they are refused.
+    pub http10_host: Box<str>,
     /// The peer's address goes to `x-forwarded-for` and is taken as the client's.
     pub use_remote_address: bool,
     /// How many proxies before this one are trusted to have written `x-forwarded-for`.

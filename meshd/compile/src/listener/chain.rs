@@ -7,7 +7,7 @@ use policies_xds::protobuf::Any;
 use policies_xds::{any, http_inspector, original_dst, tls_inspector};
 
 /// HTTP as the inspector of plain text names it.
-pub(super) const PLAIN_HTTP: &[&str] = &["http/1.1", "h2c"];
+pub(super) const PLAIN_HTTP: &[&str] = &["http/1.0", "http/1.1", "h2c"];
 /// HTTP inside mutual TLS.
 pub(super) const MUTUAL_HTTP: &[&str] = &["istio-http/1.0", "istio-http/1.1", "istio-h2"];
 /// Bytes inside mutual TLS.

@@ -85,6 +85,7 @@ pub(crate) fn http_connection_manager(message: &Message) -> Converted<HttpConnec
         headers_count_max: limits.1,
         http2: http2_options(message.http2_protocol_options.as_ref()).at("http2_protocol_options")?,
         http1: http1_options(message.http_protocol_options.as_ref()),
+        http10_host: http10_host(message)?,
         use_remote_address: flag(&message.use_remote_address, false),
         xff_num_trusted_hops: message.xff_num_trusted_hops,
         skip_xff_append: message.skip_xff_append,
@@ -226,6 +227,12 @@ fn escaped_slashes(value: i32) -> Converted<EscapedSlashes> {
         Action::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
         Action::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
     })
+}
+
+fn http10_host(message: &Message) -> Converted<Box<str>> {
+    let host =
+        message.http_protocol_options.as_ref().map_or("", |options| &*options.default_host_for_http_10);
+    Ok(header_text("http_protocol_options.default_host_for_http_10", host)?.into())
 }
 
 fn scheme_override(message: &Message) -> Converted<Option<Box<str>>> {

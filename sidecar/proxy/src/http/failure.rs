@@ -46,6 +46,10 @@ pub(super) enum Failure {
     UpgradeDenied,
     /// The path has escaped slashes and must not.
     PathNormalization,
+    /// HTTP/1.0, which is not served here.
+    OldVersion,
+    /// HTTP/1.0 without a host.
+    MissingHost,
     /// A token is missing or bad.
     Unauthenticated(&'static str),
     /// A good token is for others.
@@ -148,6 +152,8 @@ impl Failure {
             },
             Self::UpgradeDenied => row(S::FORBIDDEN, None, "upgrade_failed", ""),
             Self::PathNormalization => row(S::BAD_REQUEST, None, "path_normalization_failed", ""),
+            Self::OldVersion => row(S::UPGRADE_REQUIRED, None, "low_version", ""),
+            Self::MissingHost => row(S::BAD_REQUEST, None, "missing_host_header", ""),
             Self::Unauthenticated(text) => Meaning {
                 details: format!("jwt_authn_access_denied{{{}}}", text.replace(' ', "_")).into(),
                 ..row(S::UNAUTHORIZED, None, "", text)

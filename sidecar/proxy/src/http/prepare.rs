@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base_tls::PeerCertificate;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use sidecar_http::Body;
 use sidecar_model::HttpConnectionManager;
 use sidecar_model::hcm::{ClientCertDetails, ForwardClientCert};
@@ -38,6 +38,9 @@ pub(super) fn prepare(
     parts: &mut Parts,
     record: &mut Record,
 ) -> Result<(), Response<Body>> {
+    if parts.version == Version::HTTP_10 {
+        old_version(hcm, &mut parts.headers).map_err(|failure| reply::failed(&failure, record))?;
+    }
     match normalize::target(&parts.uri, hcm) {
         Normalized::Same => {}
         Normalized::New(uri) => parts.uri = uri,
@@ -68,6 +71,19 @@ pub(super) fn prepare(
             record.source = Some(connection.peer(&metadata));
         }
         record.wants_metadata = headers.remove(PEER_METADATA_ID).is_some();
+    }
+    Ok(())
+}
+
+/// HTTP/1.0 is served where it is asked for, and then needs no host of its own.
+fn old_version(hcm: &HttpConnectionManager, headers: &mut HeaderMap) -> Result<(), Failure> {
+    if !hcm.http1.accept_http_10 {
+        return Err(Failure::OldVersion);
+    }
+    if !headers.contains_key(header::HOST) {
+        let host = Some(&*hcm.http10_host).filter(|host| !host.is_empty());
+        let host = host.and_then(|host| HeaderValue::from_str(host).ok()).ok_or(Failure::MissingHost)?;
+        headers.insert(header::HOST, host);
     }
     Ok(())
 }

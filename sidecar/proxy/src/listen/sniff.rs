@@ -48,7 +48,7 @@ pub(crate) struct Sniffed {
     pub(crate) tls: bool,
     /// The server name asked for.
     pub(crate) server_name: Option<Box<str>>,
-    /// ALPN of the handshake, or `http/1.1` or `h2c`.
+    /// ALPN of the handshake, or `http/1.0`, `http/1.1` or `h2c`.
     pub(crate) protocols: Vec<Box<str>>,
 }
 
@@ -169,7 +169,11 @@ fn http(input: &[u8]) -> Option<Option<&'static str>> {
         return if input.len() > LINE_MAX { Some(None) } else { None };
     };
     let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
-    Some((line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")).then_some("http/1.1"))
+    Some(match line {
+        _ if line.ends_with(b" HTTP/1.1") => Some("http/1.1"),
+        _ if line.ends_with(b" HTTP/1.0") => Some("http/1.0"),
+        _ => None,
+    })
 }
 
 /// Whether HTTP/2 begins, for a connection that is known to be HTTP; none if more bytes are needed.
@@ -189,7 +193,7 @@ mod tests {
     fn http_is_told_from_other_bytes() {
         for (input, want) in [
             (&b"GET / HTTP/1.1\r\n"[..], Some(Some("http/1.1"))),
-            (b"POST /x HTTP/1.0\r\nHost", Some(Some("http/1.1"))),
+            (b"POST /x HTTP/1.0\r\nHost", Some(Some("http/1.0"))),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", Some(Some("h2c"))),
             (b"PRI * HT", None),
             (b"P", None),

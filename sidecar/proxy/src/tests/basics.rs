@@ -2,6 +2,8 @@
 
 use sidecar_model::cluster::UpstreamProtocol;
 use sidecar_model::listener::Direction;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::app::App;
 use super::build::{cluster, http_listener, manager, mesh_tls, mutual, route, routes, snapshot};
@@ -159,4 +161,28 @@ async fn a_server_with_another_identity_is_refused() {
     let mut client = Client::connect(address(&stranger, "out").await).await;
     assert_eq!(client.text(get("/")).await.0, 503, "plain text under STRICT");
     assert!(app.requests().is_empty());
+}
+
+#[tokio::test]
+async fn http10_is_served_where_it_is_asked_for() {
+    let app = App::start("a").await;
+    for (accepted, host, sent, want) in [
+        (false, "", "host: reviews\r\n", "HTTP/1.1 426 "),
+        (true, "", "host: reviews\r\n", "HTTP/1.1 200 "),
+        (true, "", "", "HTTP/1.1 400 "),
+        (true, "reviews", "", "HTTP/1.1 200 "),
+    ] {
+        let mut manager = manager(routes(vec![route("c")]), vec![]);
+        manager.http1.accept_http_10 = accepted;
+        manager.http10_host = host.into();
+        let listener = http_listener("out", Direction::Outbound, manager, None);
+        let proxy = plain(snapshot(vec![listener], vec![cluster("c", &[app.address])]));
+        let mut stream = TcpStream::connect(address(&proxy, "out").await).await.unwrap();
+        stream.write_all(format!("GET /old HTTP/1.0\r\n{sent}\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        // Without keep-alive the connection ends after the answer.
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(want), "{accepted} {host:?} {sent:?}: {answer}");
+        assert_eq!(answer.ends_with("a /old "), want.contains("200"));
+    }
 }

@@ -245,6 +245,7 @@ pub(crate) fn manager(route_config: RouteConfig, filters: Vec<HttpFilterKind>) -
         headers_count_max: 0,
         http2: Http2Options::default(),
         http1: Http1Options::default(),
+        http10_host: "".into(),
         use_remote_address: false,
         xff_num_trusted_hops: 0,
         skip_xff_append: true,
