@@ -18,3 +18,4 @@ if [ -n "$missing" ]; then
     [ "${made_policy:-no}" = yes ] && rm -f "$policy"
 fi
 command -v cargo >/dev/null || { echo "no Rust toolchain: install rustup first (https://rustup.rs)" >&2; exit 1; }
+if [ "${1:-base}" = test ]; then "$(dirname "$0")/envoy.sh" >/dev/null; fi

@@ -8,7 +8,5 @@ mod discovery;
 mod identity;
 #[path = "component/resources.rs"]
 mod resources;
-#[path = "component/server.rs"]
-mod server;
 #[path = "component/world.rs"]
 mod world;

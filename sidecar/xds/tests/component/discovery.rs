@@ -1,18 +1,18 @@
 //! Configuration: first, changed, refused, taken away, and through outages.
 
 use crate::resources::{bad_cluster, cluster, endpoints, listener, resource, routes};
-use crate::server::Dialogue;
 use crate::world::World;
-use sidecar_model::ResourceType::{Cluster, Endpoints, Listener, Route};
+use policies_xds::type_url::{CLUSTER, ENDPOINTS, LISTENER, ROUTE};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
+use tests_support::control::{ControlPlane, Delta};
 
 /// Answers a new client with one cluster, its endpoint, a listener and its routes.
-async fn configure(stream: &mut Dialogue) {
-    stream.ask(Cluster, vec![resource("a", "1", cluster("a"))], &[]).await;
-    stream.ask(Endpoints, vec![resource("a", "1", endpoints("a", "10.0.0.1"))], &[]).await;
-    stream.ask(Listener, vec![resource("l", "1", listener("l", "9080"))], &[]).await;
-    stream.ask(Route, vec![resource("9080", "1", routes("9080", "a"))], &[]).await;
+async fn configure(stream: &mut Delta) {
+    stream.ask(CLUSTER, vec![resource("a", "1", cluster("a"))], &[]).await;
+    stream.ask(ENDPOINTS, vec![resource("a", "1", endpoints("a", "10.0.0.1"))], &[]).await;
+    stream.ask(LISTENER, vec![resource("l", "1", listener("l", "9080"))], &[]).await;
+    stream.ask(ROUTE, vec![resource("9080", "1", routes("9080", "a"))], &[]).await;
 }
 
 #[tokio::test]
@@ -27,25 +27,22 @@ async fn a_first_configuration_is_put_into_force_when_it_is_whole() {
     assert_eq!(node.cluster, "reviews.default");
     assert!(node.metadata.expect("metadata").fields.contains_key("NAMESPACE"));
     let second = stream.request().await;
-    assert_eq!(
-        (first.type_url.as_str(), second.type_url.as_str()),
-        (Cluster.type_url(), Listener.type_url())
-    );
+    assert_eq!((first.type_url.as_str(), second.type_url.as_str()), (CLUSTER, LISTENER));
     assert_eq!(second.node, None);
 
-    stream.send(Cluster, vec![resource("a", "1", cluster("a"))], &[]).await;
-    let asked = stream.request_where(Endpoints, |_| true).await;
+    stream.send(CLUSTER, vec![resource("a", "1", cluster("a"))], &[]).await;
+    let asked = stream.request_where(ENDPOINTS, |_| true).await;
     assert_eq!(asked.resource_names_subscribe, ["a"]);
     assert!(client.applied.lock().is_empty(), "a cluster without its endpoints is not put into force");
-    stream.ask(Endpoints, vec![resource("a", "1", endpoints("a", "10.0.0.1"))], &[]).await;
+    stream.ask(ENDPOINTS, vec![resource("a", "1", endpoints("a", "10.0.0.1"))], &[]).await;
     // It was in force before it was acknowledged.
     assert_eq!(client.applied.lock().last().expect("a snapshot").endpoints.len(), 1);
 
-    stream.send(Listener, vec![resource("l", "1", listener("l", "9080"))], &[]).await;
-    let asked = stream.request_where(Route, |_| true).await;
+    stream.send(LISTENER, vec![resource("l", "1", listener("l", "9080"))], &[]).await;
+    let asked = stream.request_where(ROUTE, |_| true).await;
     assert_eq!(asked.resource_names_subscribe, ["9080"]);
     assert!(!client.handle.status.view().from_saved);
-    stream.ask(Route, vec![resource("9080", "1", routes("9080", "a"))], &[]).await;
+    stream.ask(ROUTE, vec![resource("9080", "1", routes("9080", "a"))], &[]).await;
     let snapshot = client.snapshot("routes", |snapshot| !snapshot.routes.is_empty()).await;
     assert!(snapshot.listeners.contains_key("l") && snapshot.missing().is_empty());
 
@@ -63,18 +60,18 @@ async fn a_bad_resource_is_refused_by_name_and_the_rest_takes_effect() {
     let mut stream = server.stream().await;
     configure(&mut stream).await;
     let both = vec![resource("a", "2", bad_cluster("a")), resource("b", "1", cluster("b"))];
-    let answer = stream.ask(Cluster, both, &[]).await;
+    let answer = stream.ask(CLUSTER, both, &[]).await;
     let detail = answer.error_detail.expect("a refusal");
     assert!(detail.message.contains("`a`") && detail.message.contains("lb_policy"), "{}", detail.message);
     assert!(!detail.message.contains("`b`"));
-    stream.ask(Endpoints, vec![resource("b", "1", endpoints("b", "10.0.0.2"))], &[]).await;
+    stream.ask(ENDPOINTS, vec![resource("b", "1", endpoints("b", "10.0.0.2"))], &[]).await;
     let snapshot = client.snapshot("`b`", |snapshot| snapshot.clusters.contains_key("b")).await;
     assert!(snapshot.clusters["a"].eds_name().is_some(), "the last good version stays");
     let rejected = &client.handle.status.view().types["CDS"].rejected["a"];
     assert_eq!(rejected.version, "2");
     assert!(rejected.reason.contains("lb_policy"));
 
-    let answer = stream.ask(Cluster, vec![resource("a", "3", cluster("a"))], &[]).await;
+    let answer = stream.ask(CLUSTER, vec![resource("a", "3", cluster("a"))], &[]).await;
     assert_eq!(answer.error_detail, None);
     client.until("forgiven", |handle| handle.status.view().types["CDS"].rejected.is_empty()).await;
     client.stop().await;
@@ -88,11 +85,11 @@ async fn removed_resources_go_and_nothing_is_asked_for_them() {
     let mut stream = server.stream().await;
     configure(&mut stream).await;
     client.snapshot("routes", |snapshot| !snapshot.routes.is_empty()).await;
-    stream.send(Listener, vec![], &["l"]).await;
-    let request = stream.request_where(Route, |request| request.response_nonce.is_empty()).await;
+    stream.send(LISTENER, vec![], &["l"]).await;
+    let request = stream.request_where(ROUTE, |request| request.response_nonce.is_empty()).await;
     assert_eq!(request.resource_names_unsubscribe, ["9080"]);
-    stream.send(Cluster, vec![], &["a"]).await;
-    let request = stream.request_where(Endpoints, |request| request.response_nonce.is_empty()).await;
+    stream.send(CLUSTER, vec![], &["a"]).await;
+    let request = stream.request_where(ENDPOINTS, |request| request.response_nonce.is_empty()).await;
     assert_eq!(request.resource_names_unsubscribe, ["a"]);
     let snapshot = client.snapshot("nothing", |snapshot| snapshot.clusters.is_empty()).await;
     assert!(snapshot.endpoints.is_empty() && snapshot.routes.is_empty() && snapshot.listeners.is_empty());
@@ -119,11 +116,11 @@ async fn a_new_stream_begins_with_the_versions_of_the_last_one() {
             .insert(request.type_url, (request.resource_names_subscribe, request.initial_resource_versions));
     }
     let held = |name: &str| HashMap::from([(name.to_owned(), "1".to_owned())]);
-    assert_eq!(versions[Cluster.type_url()], (vec![], held("a")));
-    assert_eq!(versions[Endpoints.type_url()], (vec!["a".to_owned()], held("a")));
-    assert_eq!(versions[Listener.type_url()], (vec![], held("l")));
-    assert_eq!(versions[Route.type_url()], (vec!["9080".to_owned()], held("9080")));
-    stream.ask(Endpoints, vec![resource("a", "2", endpoints("a", "10.0.0.9"))], &[]).await;
+    assert_eq!(versions[CLUSTER], (vec![], held("a")));
+    assert_eq!(versions[ENDPOINTS], (vec!["a".to_owned()], held("a")));
+    assert_eq!(versions[LISTENER], (vec![], held("l")));
+    assert_eq!(versions[ROUTE], (vec!["9080".to_owned()], held("9080")));
+    stream.ask(ENDPOINTS, vec![resource("a", "2", endpoints("a", "10.0.0.9"))], &[]).await;
     let after = client.snapshot("new endpoints", |snapshot| snapshot.endpoints != before.endpoints).await;
     assert_eq!(after.routes, before.routes);
     assert!(after.version > before.version);
@@ -158,8 +155,8 @@ async fn a_saved_configuration_serves_until_the_control_plane_is_there() {
     let mut stream = server.stream().await;
     let first = stream.request().await;
     assert_eq!(first.initial_resource_versions, HashMap::from([("a".to_owned(), "1".to_owned())]));
-    stream.ask(Cluster, vec![], &[]).await;
-    stream.ask(Listener, vec![], &[]).await;
+    stream.ask(CLUSTER, vec![], &[]).await;
+    stream.ask(LISTENER, vec![], &[]).await;
     client.until("up to date", |handle| !handle.status.view().from_saved).await;
     assert!(client.handle.snapshots.borrow().routes.contains_key("9080"), "nothing was lost on the way");
     client.stop().await;
@@ -172,7 +169,7 @@ async fn a_name_that_nobody_answers_holds_nothing_back_for_long() {
     let mut client = world.client(server.port);
     let mut stream = server.stream().await;
     let started = Instant::now();
-    stream.ask(Cluster, vec![resource("a", "1", cluster("a"))], &[]).await;
+    stream.ask(CLUSTER, vec![resource("a", "1", cluster("a"))], &[]).await;
     client.snapshot("`a`", |snapshot| snapshot.clusters.contains_key("a")).await;
     let waited = started.elapsed();
     assert!(waited >= Duration::from_millis(900) && waited < Duration::from_secs(10), "{waited:?}");
@@ -182,7 +179,7 @@ async fn a_name_that_nobody_answers_holds_nothing_back_for_long() {
 #[tokio::test]
 async fn a_server_that_is_not_the_control_plane_is_not_believed() {
     let world = World::new();
-    let mut other = crate::server::ControlPlane::start(&world.ca, 0, "elsewhere.test").await;
+    let mut other = ControlPlane::start(&world.ca, 0, "elsewhere.test").await;
     let client = world.client(other.port);
     client.until("refused", |handle| handle.status.view().connect_error.is_some()).await;
     let error = client.handle.status.view().connect_error.unwrap();

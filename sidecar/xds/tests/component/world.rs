@@ -1,6 +1,5 @@
 //! A client in its surroundings: files, an authority, and what it has put into force.
 
-use crate::server::ControlPlane;
 use base_runtime::TaskGroup;
 use base_tls::CertificateAuthority;
 use parking_lot::Mutex;
@@ -9,6 +8,7 @@ use sidecar_xds::{Config, Handle, Node, start};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tests_support::control::ControlPlane;
 use tokio_util::sync::CancellationToken;
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
