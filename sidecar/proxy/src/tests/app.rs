@@ -51,6 +51,11 @@ impl App {
         self.requests.lock().clone()
     }
 
+    /// How many there were.
+    pub(crate) fn count(&self) -> usize {
+        self.requests.lock().len()
+    }
+
     async fn answer(
         self,
         mut request: Request<Incoming>,
