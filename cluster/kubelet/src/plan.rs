@@ -2,7 +2,8 @@
 //!
 //! Order of a start: sandbox and volumes → init containers one by one (a sidecar counts as done when it has started) →
 //! main containers together. Order of an end: main containers beside sidecars' `preStop` hooks, then sidecars in reverse, then the
-//! sandbox, then the object.
+//! sandbox, then the object. A pod of the mesh that is deleted first waits until its clients have let go of it, then for its sidecars'
+//! hooks; both have bounds.
 
 use std::time::Duration;
 
@@ -12,6 +13,11 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use crate::backoff::{self, after, until};
 use crate::pod::{self, Kind, RestartPolicy};
 use crate::state::{ContainerState, Life, PodState, PreStop, Sandbox, Termination, TerminationReason};
+
+/// How long a pod of the mesh is left alone until its clients' sidecars have let go of it, and how long its own sidecar's hook may then
+/// take to let what is under way end, both since the deletion. Half of the grace period is the application's in any case.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
+const DEPARTURE_MAX: Duration = Duration::from_secs(11);
 
 /// What a sidecar still gets when the main containers used up the grace period (Kubernetes' minimum).
 const GRACE_MIN: Duration = Duration::from_secs(2);
@@ -220,6 +226,16 @@ fn start(state: &PodState, container: &Container, now: Timestamp, plan: &mut Pla
 
 fn shut_down(pod: &Pod, state: &PodState, deadline: Option<Timestamp>, now: Timestamp, plan: &mut Plan) {
     let grace = deadline.map_or_else(|| pod::grace(pod), |deadline| until(deadline, now));
+    match departure(pod, state, now) {
+        Departure::Held { until } => return plan.wake_by(until),
+        Departure::Draining { until } => {
+            for (_, container) in pod::init_containers(pod).filter(|(kind, _)| *kind == Kind::Sidecar) {
+                pre_stop(state, container, grace, plan);
+            }
+            return plan.wake_by(until);
+        }
+        Departure::Free => {}
+    }
     let mut alive = false;
     for (kind, container) in pod::containers(pod) {
         if kind == Kind::Sidecar {
@@ -251,6 +267,37 @@ fn shut_down(pod: &Pod, state: &PodState, deadline: Option<Timestamp>, now: Time
         Sandbox::Failed { retry_at, .. } if now < retry_at => plan.wake_by(retry_at),
         _ => plan.actions.push(Action::TearDown),
     }
+}
+
+/// What a pod that is deleted waits for before its main containers are stopped.
+#[derive(Debug, PartialEq, Eq)]
+enum Departure {
+    /// Its clients may still send requests.
+    Held { until: Timestamp },
+    /// Its sidecars let end what is under way.
+    Draining { until: Timestamp },
+    /// Nothing.
+    Free,
+}
+
+fn departure(pod: &Pod, state: &PodState, now: Timestamp) -> Departure {
+    let deleted = matches!(&state.termination, Some(it) if it.reason == TerminationReason::Deleted);
+    let runs = |container: &Container| matches!(state.container(&container.name).life, Life::Running(_));
+    if !deleted || !pod::in_mesh(pod) || !pod::app_containers(pod).any(runs) {
+        return Departure::Free;
+    }
+    let Some((asked, grace)) = pod::deletion_asked(pod) else { return Departure::Free };
+    let held = after(asked, RELEASE_MAX.min(grace / 4));
+    if !pod::released_by_clients(pod) && now < held {
+        return Departure::Held { until: held };
+    }
+    let drained = after(asked, DEPARTURE_MAX.min(grace / 2));
+    let hook_is_due = |container: &Container| {
+        let hooked = container.lifecycle.as_ref().is_some_and(|it| it.pre_stop.is_some());
+        hooked && runs(container) && state.container(&container.name).pre_stop != PreStop::Done
+    };
+    let due = pod::init_containers(pod).any(|(kind, it)| kind == Kind::Sidecar && hook_is_due(it));
+    if due && now < drained { Departure::Draining { until: drained } } else { Departure::Free }
 }
 
 /// Plans the hook of a sidecar at the beginning of its pod's end, as Kubernetes does: draining takes place while the main containers stop.

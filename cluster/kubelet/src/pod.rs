@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use policies_api::names::annotations;
 
 /// Grace period of a pod that names none (Kubernetes default).
 const GRACE_SECONDS_DEFAULT: i64 = 30;
@@ -110,6 +111,27 @@ pub(crate) fn grace(pod: &Pod) -> Duration {
 /// When the pod's deletion was asked to be complete, if it was.
 pub(crate) fn deletion(pod: &Pod) -> Option<Timestamp> {
     pod.metadata.deletion_timestamp.as_ref().map(|time| time.0)
+}
+
+/// When the pod's deletion was asked for, and how long it may take.
+pub(crate) fn deletion_asked(pod: &Pod) -> Option<(Timestamp, Duration)> {
+    let grace = Duration::from_secs(u64::try_from(pod.metadata.deletion_grace_period_seconds?).ok()?);
+    Some((deletion(pod)?.checked_sub(grace).ok()?, grace))
+}
+
+/// Whether the pod has a sidecar of the mesh.
+pub(crate) fn in_mesh(pod: &Pod) -> bool {
+    annotation(pod, annotations::STATUS).is_some()
+}
+
+/// Whether the mesh says that nobody sends the pod new requests any more, since this very deletion.
+pub(crate) fn released_by_clients(pod: &Pod) -> bool {
+    let told = annotation(pod, annotations::RELEASED).and_then(|text| text.parse::<Timestamp>().ok());
+    told.is_some() && told == deletion(pod)
+}
+
+fn annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
 /// Whether the pod uses the node's own network namespace.

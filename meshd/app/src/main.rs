@@ -4,6 +4,7 @@
 
 mod authority;
 mod config;
+mod departures;
 mod figures;
 mod monitoring;
 mod programmed;
@@ -61,6 +62,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let webhook = listen(ports::WEBHOOK).await?;
     let monitoring = listen(ports::CONTROL_PLANE_METRICS).await?;
     tasks.spawn("index", index(client.clone(), publisher.clone(), figures.clone(), shutdown.clone()));
+    tasks.spawn("departures", departures::run(client.clone(), publisher.clone(), tracker.clone()));
     tasks.spawn("programmed", programmed::run(client.clone(), publisher.clone(), tracker.clone()));
     let webhooks = webhooks::serve(webhook, identity.clone(), config.injection(), figures, shutdown.clone());
     tasks.spawn("webhooks", webhooks);

@@ -154,7 +154,7 @@ fn meta(object: &DynamicObject) -> Meta {
         generation: meta.generation.unwrap_or_default(),
         resource_version: meta.resource_version.as_deref().unwrap_or_default().into(),
         created: meta.creation_timestamp.as_ref().map_or(0, |it| it.0.as_second()),
-        deleting: meta.deletion_timestamp.is_some(),
+        deleted: meta.deletion_timestamp.as_ref().map(|it| timestamp(it.0)),
         labels: meta.labels.clone().unwrap_or_default(),
         annotations: meta.annotations.clone().unwrap_or_default(),
         owner: meta
@@ -164,4 +164,9 @@ fn meta(object: &DynamicObject) -> Meta {
             .find(|it| it.controller == Some(true))
             .map(|it| (it.kind.clone(), it.name.clone())),
     }
+}
+
+/// A time as the API writes it: whole seconds.
+fn timestamp(time: jiff::Timestamp) -> std::sync::Arc<str> {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into()
 }

@@ -150,6 +150,8 @@ pub struct Workload {
     pub mutual_tls: bool,
     /// Named ports of its containers.
     pub named_ports: BTreeMap<Arc<str>, u16>,
+    /// When its deletion was asked to be complete, as the pod says it; none while it is to stay.
+    pub leaving: Option<Arc<str>>,
 }
 
 // === impl Service ===

@@ -86,6 +86,9 @@ pub mod labels {
 
 /// Annotations.
 pub mod annotations {
+    /// On a pod that is being deleted: its `deletionTimestamp`, written by the control plane once every connected proxy has acknowledged
+    /// that the pod takes no new requests. Until then, for a few seconds at most, the kubelet leaves the application alone.
+    pub const RELEASED: &str = "meshd.dev/released-by-clients";
     /// On an injected pod: what was injected.
     pub const STATUS: &str = "sidecar.istio.io/status";
     /// On a pod: whether to inject (older than the label).

@@ -66,6 +66,10 @@ pub mod network_rbac {
 pub mod hcm {
     pub use super::envoy::extensions::filters::network::http_connection_manager::v3::*;
 }
+/// The connection limit filter.
+pub mod connection_limit {
+    pub use super::envoy::extensions::filters::network::connection_limit::v3::*;
+}
 /// The TCP proxy.
 pub mod tcp_proxy {
     pub use super::envoy::extensions::filters::network::tcp_proxy::v3::*;

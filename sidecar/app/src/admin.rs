@@ -21,7 +21,7 @@ use crate::merge;
 use query::Query;
 
 /// What may be asked for. `POST` is for what changes something.
-const PATHS: [(&str, &str, &str); 19] = [
+const PATHS: [(&str, &str, &str); 20] = [
     ("GET", "/certs", "certificates in use"),
     ("GET", "/clusters", "endpoints with health and load; ?format=json"),
     ("GET", "/config_dump", "the configuration in force; ?include_eds, ?resource=, ?name_regex="),
@@ -29,6 +29,7 @@ const PATHS: [(&str, &str, &str); 19] = [
     ("POST", "/drain_listeners", "end connections after what they are doing"),
     ("POST", "/healthcheck/fail", "fail readiness"),
     ("POST", "/healthcheck/ok", "no longer fail readiness"),
+    ("GET", "/drained", "whether nothing is under way any more since the drain"),
     ("GET", "/help", "this list"),
     ("GET", "/hot_restart_version", "compatibility of hot restarts"),
     ("GET", "/init_dump", "what is waited for"),
@@ -94,6 +95,10 @@ impl Admin {
         Ok(match path {
             "/" | "/help" => text(StatusCode::OK, help()),
             "/ready" => self.ready(),
+            "/drained" => match self.life.not_drained() {
+                None => text(StatusCode::OK, "DRAINED\n"),
+                Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+            },
             "/config_dump" => pretty(&dump::config_dump(self, query)?),
             "/init_dump" => pretty(&json!({})),
             "/clusters" if query.is_json()? => pretty(&stats::clusters_json(shared)),

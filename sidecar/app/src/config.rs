@@ -25,10 +25,24 @@ impl Args {
     /// What to ask of the admin port, instead of running a proxy.
     pub(crate) fn request(&self) -> Option<(SocketAddr, &str)> {
         match &self.command {
-            Command::Proxy(_) => None,
-            Command::Request(ask) => Some((SocketAddr::from(([127, 0, 0, 1], ask.admin_port)), &ask.path)),
+            Command::Request(ask) => Some((loopback(ask.admin_port), &ask.path)),
+            _ => None,
         }
     }
+
+    /// Which proxy to drain and how long to wait for it, instead of running one.
+    pub(crate) fn drain(&self) -> Option<(SocketAddr, Duration)> {
+        match &self.command {
+            Command::Drain(drain) => {
+                Some((loopback(drain.admin_port), Duration::from_secs(drain.wait_seconds)))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 #[derive(Debug, Subcommand)]
@@ -37,6 +51,18 @@ enum Command {
     Proxy(Box<ProxyArgs>),
     /// Asks the admin port of the proxy in this pod, and prints the answer.
     Request(RequestArgs),
+    /// Drains the proxy in this pod, and waits until nothing is under way in it: the container's `preStop` hook.
+    Drain(DrainArgs),
+}
+
+#[derive(Debug, Parser)]
+struct DrainArgs {
+    /// Longest wait; what is then still under way is left to the application's own end.
+    #[arg(long, default_value_t = 5)]
+    wait_seconds: u64,
+    /// Port of the admin interface, on loopback.
+    #[arg(long, default_value_t = 15000)]
+    admin_port: u16,
 }
 
 #[derive(Debug, Parser)]
@@ -83,6 +109,9 @@ struct ProxyArgs {
     /// Where the last good configuration is kept; should be in memory.
     #[arg(long, default_value = "/var/lib/istio/data")]
     state_dir: PathBuf,
+    /// Bytes of memory that must not be exceeded; without it, the limit of the own cgroup.
+    #[arg(long)]
+    memory_limit: Option<u64>,
     /// Life asked for in certificate requests, in seconds.
     #[arg(long, default_value_t = 24 * 3600)]
     certificate_ttl_seconds: u64,
@@ -104,6 +133,7 @@ pub(crate) struct Config {
     pub(crate) status_port: u16,
     pub(crate) health_port: u16,
     pub(crate) metrics_port: u16,
+    pub(crate) memory_limit: Option<u64>,
     pub(crate) pod: Pod,
     pub(crate) metadata: Map<String, Value>,
     pub(crate) probers: Probers,
@@ -170,6 +200,7 @@ impl Config {
             status_port: args.status_port,
             health_port: args.health_port,
             metrics_port: args.metrics_port,
+            memory_limit: args.memory_limit.filter(|limit| *limit > 0),
             metadata: node::metadata(&pod, env),
             probers,
             scrape: scrape(text("ISTIO_PROMETHEUS_ANNOTATIONS").as_deref()),

@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+/// How often a draining proxy is asked whether it has drained.
+const DRAIN_TICK: Duration = Duration::from_millis(50);
 /// Bytes of an answer that are read.
 const ANSWER_MAX: usize = 32 * 1024 * 1024;
 
@@ -76,6 +78,29 @@ pub(crate) async fn print(address: SocketAddr, path: String) -> anyhow::Result<(
     let text = String::from_utf8_lossy(answer.body());
     anyhow::ensure!(answer.status().is_success(), "{}: {}", answer.status(), text.trim());
     std::io::Write::write_all(&mut std::io::stdout(), answer.body())?;
+    Ok(())
+}
+
+/// Asks the proxy to drain, and waits until it has, but not longer than `most`.
+pub(crate) async fn drain(address: SocketAddr, most: Duration) -> anyhow::Result<()> {
+    let ask_for = |path: &str, body: &'static [u8]| Question {
+        scheme: Scheme::Http,
+        address,
+        path: path.to_owned(),
+        headers: HeaderMap::new(),
+        body: Bytes::from_static(body),
+        limit: Duration::from_secs(1),
+    };
+    let asked = ask(ask_for("/drain", b"drain")).await?;
+    anyhow::ensure!(asked.status().is_success(), "the proxy does not drain: {}", asked.status());
+    let waits = async {
+        // An error is a proxy that has gone: nothing is under way in it.
+        while ask(ask_for("/drained", b"")).await.is_ok_and(|answer| !answer.status().is_success()) {
+            tokio::time::sleep(DRAIN_TICK).await;
+        }
+    };
+    // Not having drained in time is no failure of the hook: the pod's end goes on.
+    let _ = timeout(most, waits).await;
     Ok(())
 }
 

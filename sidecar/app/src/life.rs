@@ -1,7 +1,7 @@
 //! The life of the process: when it is ready, how it drains, when it ends.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use base_runtime::CancellationToken;
@@ -14,6 +14,8 @@ const GATEWAY_DRAIN_MIN: Duration = Duration::from_secs(5);
 /// termination grace of a pod at a gateway).
 const SIDECAR_DRAIN_MAX: Duration = Duration::from_secs(5);
 const GATEWAY_DRAIN_MAX: Duration = Duration::from_secs(25);
+/// How long a draining proxy says that it is busy while all it has is connections of bytes, which do not end by being asked to.
+const BYTES_DRAIN: Duration = Duration::from_secs(1);
 /// How often the open connections are counted while draining.
 const DRAIN_TICK: Duration = Duration::from_millis(50);
 
@@ -23,7 +25,7 @@ pub(crate) struct Life {
     pub(crate) status: Arc<Status>,
     pub(crate) begun: Instant,
     kind: NodeKind,
-    draining: AtomicBool,
+    drain_began: OnceLock<Instant>,
     /// The admin port was told to fail readiness.
     failed: AtomicBool,
     quit: CancellationToken,
@@ -37,7 +39,7 @@ impl Life {
             status,
             begun,
             kind,
-            draining: AtomicBool::new(false),
+            drain_began: OnceLock::new(),
             failed: AtomicBool::new(false),
             quit,
         }
@@ -46,7 +48,7 @@ impl Life {
     /// Why the proxy is not ready; none when it is.
     pub(crate) fn not_ready(&self) -> Option<String> {
         let view = self.status.view();
-        if self.draining.load(Relaxed) {
+        if self.drain_began.get().is_some() {
             return Some("draining".to_owned());
         }
         if self.failed.load(Relaxed) {
@@ -73,7 +75,7 @@ impl Life {
 
     /// Asks every connection to end after what it is doing.
     pub(crate) fn drain(&self) {
-        if !self.draining.swap(true, Relaxed) {
+        if self.drain_began.set(Instant::now()).is_ok() {
             tracing::info!(connections = self.proxy.open_connections(), "Draining");
             self.proxy.drain();
         }
@@ -81,12 +83,20 @@ impl Life {
 
     /// Whether it is not ready because it is going away, or was told to look so.
     pub(crate) fn is_leaving(&self) -> bool {
-        self.draining.load(Relaxed) || self.failed.load(Relaxed)
+        self.drain_began.get().is_some() || self.failed.load(Relaxed)
     }
 
     /// Fails readiness from now on, or no longer does.
     pub(crate) fn fail_health(&self, fail: bool) {
         self.failed.store(fail, Relaxed);
+    }
+
+    /// Why a drain is not over yet; none when nothing is under way any more.
+    pub(crate) fn not_drained(&self) -> Option<String> {
+        let Some(began) = self.drain_began.get() else { return Some("not draining".to_owned()) };
+        let (open, tunnels) = (self.proxy.open_connections(), self.proxy.open_tunnels());
+        let busy = open > tunnels || (tunnels > 0 && began.elapsed() < BYTES_DRAIN);
+        busy.then(|| format!("{open} connections, {tunnels} of them of bytes"))
     }
 
     /// Ends the process at once.

@@ -9,6 +9,7 @@ mod fetch;
 mod harden;
 mod health;
 mod life;
+mod memory;
 mod merge;
 mod node;
 mod ports;
@@ -35,6 +36,10 @@ fn main() -> anyhow::Result<()> {
     if let Some((address, path)) = args.request() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         return runtime.block_on(fetch::print(address, path.to_owned()));
+    }
+    if let Some((address, most)) = args.drain() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        return runtime.block_on(fetch::drain(address, most));
     }
     let config = Config::new(args, &|name| std::env::var(name).ok())?;
     let log = base_runtime::log::init(&config.log_level, base_runtime::log::Format::Text)?;
@@ -71,6 +76,9 @@ async fn run(config: Config, log: base_runtime::log::Filter) -> anyhow::Result<(
     ports::serve(&config, log, &life, &tasks).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %config.node_id(), workers = config.concurrency, "Sidecar started");
     tasks.spawn("trim", trim(Arc::clone(&life)));
+    if let Some(gauge) = memory::Gauge::find(config.memory_limit) {
+        tasks.spawn("memory", memory::watch(gauge, Arc::clone(&data)));
+    }
     life.until_ended(shutdown).await;
     tasks.shutdown(Duration::from_secs(1)).await;
     Ok(())

@@ -1,7 +1,7 @@
 //! Gives back the memory of code that ran only at the start: the kernel maps a program's pages in clumps, and most of what starting
 //! needed is never run again. The pages stay in the page cache, so what is needed after all costs a minor fault.
 //!
-//! A system module: it calls `madvise`.
+//! A system module: it calls `madvise` and `malloc_trim`.
 
 use std::fs;
 
@@ -15,6 +15,13 @@ pub(crate) fn release_code() {
     for range in droppable(&maps, &program.to_string_lossy()) {
         drop_pages(&range);
     }
+}
+
+/// Returns to the system what the allocator holds and nobody uses.
+#[expect(unsafe_code, reason = "`malloc_trim` has no safe wrapper")]
+pub(crate) fn release_heap() {
+    // SAFETY: the function takes the allocator's own locks and touches free memory only.
+    unsafe { libc::malloc_trim(0) };
 }
 
 /// The ranges of a program's file that were never written: its code, and the constants in front of it. What follows the code was

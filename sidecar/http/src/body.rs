@@ -52,10 +52,11 @@ impl ByteCount {
 
 /// A body of another layer.
 pub trait Layer: http_body::Body<Data = Bytes, Error = BodyError> {
-    /// Does what can be done without giving a frame: a response's body goes on sending its request while its reader is slow. A layer
-    /// around a [`Body`] passes this on.
-    fn background(self: Pin<&mut Self>, cx: &mut Context<'_>) {
+    /// Does what can be done without giving a frame: a response's body goes on sending its request while its reader is slow. Ready when
+    /// the body is given up meanwhile. A layer around a [`Body`] passes this on.
+    fn background(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<BodyError> {
         let _ = cx;
+        Poll::Pending
     }
 }
 
@@ -141,14 +142,16 @@ impl Body {
         self.count = Some(count);
     }
 
-    /// Does what can be done without giving a frame; to be called while the body's reader waits for something else.
-    pub fn background(&mut self, cx: &mut Context<'_>) {
+    /// Does what can be done without giving a frame; to be called while the body's reader waits for something else. Ready when the body
+    /// is given up meanwhile.
+    pub fn background(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         match &mut self.kind {
             Kind::Response(body) => body.background(cx),
             Kind::H2(body) => body.background(cx),
-            Kind::Dyn(body) => body.as_mut().background(cx),
+            Kind::Dyn(body) => return body.as_mut().background(cx),
             Kind::Empty | Kind::Full(_) | Kind::Request(_) | Kind::Upgrade(_) => {}
         }
+        Poll::Pending
     }
 
     /// The stream behind a 101 response; what is left is an empty body.

@@ -1,13 +1,16 @@
-//! A worker's wish to end its connections gracefully, and the count of those that are still open.
+//! A worker's wish to end its connections gracefully, all of them or those that are idle, and the count of those that are still open.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 #[derive(Debug, Default)]
 struct Inner {
     draining: Cell<bool>,
+    keep_alive_off: Cell<bool>,
+    idle_max: Cell<Option<Duration>>,
     open: Cell<usize>,
     wakers: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
@@ -23,6 +26,18 @@ impl Drain {
     /// Tells every connection to finish what it does and to close.
     pub fn start(&self) {
         self.inner.draining.set(true);
+        self.wake();
+    }
+
+    /// Bounds how long connections may be idle, and whether HTTP/1.1 connections may be kept after a response. Holds at once, also for
+    /// connections that are idle already, until it is changed.
+    pub fn shed(&self, idle_max: Option<Duration>, keep_alive: bool) {
+        self.inner.idle_max.set(idle_max);
+        self.inner.keep_alive_off.set(!keep_alive);
+        self.wake();
+    }
+
+    fn wake(&self) {
         for waker in self.inner.wakers.borrow_mut().iter_mut().filter_map(Option::take) {
             waker.wake();
         }
@@ -58,7 +73,17 @@ impl DrainWatch {
         self.inner.draining.get()
     }
 
-    /// Ready once the drain has begun; otherwise the task is woken when it does.
+    /// Whether a response must be the last of its HTTP/1.1 connection.
+    pub fn closes(&self) -> bool {
+        self.inner.draining.get() || self.inner.keep_alive_off.get()
+    }
+
+    /// How long a connection may be idle at most.
+    pub fn idle_max(&self) -> Option<Duration> {
+        self.inner.idle_max.get()
+    }
+
+    /// Ready once the drain has begun; otherwise the task is woken when it does, and when connections must be shed.
     pub fn poll_draining(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.draining() {
             return Poll::Ready(());

@@ -23,5 +23,5 @@ pub use body::{Body, BodyError, ByteCount, Layer};
 pub use drain::{Drain, DrainWatch};
 pub use error::{ParseError, SendError};
 pub use io::{BoxIo, Io, Prefixed, Upgraded};
-pub use limits::Limits;
+pub use limits::{Keepalive, Limits};
 pub use serve::{Abort, Finish, Handler, Outcome, Reply, Served};

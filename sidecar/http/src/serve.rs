@@ -29,6 +29,8 @@ pub struct Reply {
     pub upgrade: Option<Upgrade>,
     /// Close the connection after this response.
     pub close: bool,
+    /// There is no response: the connection ends as if the request had come too late, so that a client may send it again on another.
+    pub refused: bool,
 }
 
 /// What becomes of an upgraded connection.
@@ -38,6 +40,11 @@ impl Reply {
     /// A response nobody waits for.
     pub fn new(response: Response<Body>) -> Self {
         Self { response, ..Self::default() }
+    }
+
+    /// The request is not looked at, and the connection takes no other.
+    pub fn refused() -> Self {
+        Self { refused: true, close: true, ..Self::default() }
     }
 }
 
@@ -70,6 +77,14 @@ pub enum Abort {
 pub enum Served {
     /// Closed in order, by either side.
     Closed,
+    /// No request came for too long.
+    Idle,
+    /// Its time was over.
+    MaxDuration,
+    /// It had as many requests as it may.
+    MaxRequests,
+    /// A ping was not answered.
+    PingTimeout,
     /// The client broke the protocol.
     Refused(ParseError),
     /// The connection failed.

@@ -68,10 +68,24 @@ pub struct FilterChainMatch {
 pub enum NetworkFilter {
     /// Who may connect.
     Rbac(Arc<NetworkRbac>),
+    /// How many may be connected.
+    ConnectionLimit(Arc<ConnectionLimit>),
     /// Istio's exchange of workload metadata; carried in the certificate and by DNS here, so nothing to do.
     MetadataExchange,
     /// Istio's TCP metrics, which every connection gets anyway.
     Stats,
+}
+
+/// A bound of a chain's open connections.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionLimit {
+    /// Prefix of its metrics.
+    pub stat_prefix: Arc<str>,
+    /// Connections that may be open; never 0.
+    pub max_connections: u64,
+    /// How long one more is kept before it is closed.
+    pub delay: Duration,
 }
 
 /// What ends a chain.

@@ -172,6 +172,8 @@ pub struct HttpConnectionManager {
     pub max_connection_duration: Option<Duration>,
     /// Requests before a connection is closed; `None`: unlimited.
     pub max_requests_per_connection: Option<u32>,
+    /// How long a stream may last; `None`: forever.
+    pub max_stream_duration: Option<Duration>,
     /// How long a stream may be still; `None`: forever.
     pub stream_idle_timeout: Option<Duration>,
     /// How long a whole request may take to arrive; `None`: forever.

@@ -8,7 +8,7 @@ mod secrets;
 
 pub use cluster::{ClusterPlan, TlsSlot};
 pub use kept::Kept;
-pub use listener::{ChainPlan, ChainTls, HcmPlan, ListenerPlan, TcpPlan};
+pub use listener::{ChainPlan, ChainTls, HcmPlan, ListenerPlan, OpenLimit, TcpPlan};
 pub use secrets::SecretStore;
 
 use std::collections::HashMap;

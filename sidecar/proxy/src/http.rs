@@ -21,6 +21,7 @@ mod respond;
 mod retry;
 mod rewrite;
 mod router;
+mod stream;
 mod timed;
 
 use std::cell::{Cell, RefCell};
@@ -29,29 +30,34 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http::{HeaderValue, Request};
-use sidecar_http::{Body, BoxIo, Handler, ParseError, Reply, buffer, h1, h2};
+use sidecar_http::{Body, BoxIo, Finish as _, Handler, Outcome, ParseError, Reply, Served, buffer, h1, h2};
 use sidecar_model::hcm::Codec;
 use sidecar_telemetry::Workload;
 use tokio::time::timeout;
 use tokio_util::io::poll_read_buf;
 
 use crate::config::{ChainPlan, Config, HcmPlan};
-use crate::listen::{Downstream, is_http2};
-use crate::stats::HttpStats;
+use crate::listen::{Downstream, is_http2, unless_draining};
+use crate::overload::Level;
+use crate::stats::{Event, HttpStats};
 
+use failure::Failure;
 use record::Record;
+use respond::Shape;
+use stream::Clocks;
 
 /// A client's HTTP connection.
 pub(crate) struct Connection {
     pub(crate) down: Rc<Downstream>,
-    chain: Arc<ChainPlan>,
+    http2: bool,
     /// The connection manager as of a version of the configuration.
     plan: RefCell<(u64, Arc<HcmPlan>)>,
-    /// No chain of the listener takes such a connection any more.
-    orphaned: Cell<bool>,
+    /// What a change of the configuration means to the connection.
+    standing: Cell<Standing>,
     /// The peer that said last who it is: connections mostly carry one peer's requests.
     peer: RefCell<Option<(HeaderValue, Arc<Workload>)>>,
     /// What `x-forwarded-client-cert` says of the client, for our own principal.
@@ -66,6 +72,17 @@ impl Drop for Connection {
     }
 }
 
+/// What the configuration of the moment holds for a connection that was opened under another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// A chain takes such a connection.
+    Kept,
+    /// Its listener is gone: it ends after what it is doing.
+    Leaving,
+    /// A connection like this one would not be let in any more, or not as HTTP: nothing more passes.
+    Orphaned,
+}
+
 /// Serves HTTP on a connection until it ends.
 pub(crate) async fn serve(down: Downstream, chain: Arc<ChainPlan>, io: BoxIo, prefix: BytesMut) {
     let Some(plan) = chain.http.clone() else { return };
@@ -75,12 +92,13 @@ pub(crate) async fn serve(down: Downstream, chain: Arc<ChainPlan>, io: BoxIo, pr
     let Some((io, prefix, http2)) = choose(&down, &plan, io, prefix).await else { return };
     let stats = worker.http_stats(&plan.hcm.stat_prefix);
     stats.opened();
+    let events = stats.clone();
     let connection = Connection {
         stats,
         down: Rc::new(down),
-        chain,
+        http2,
         plan: RefCell::new((version, plan)),
-        orphaned: Cell::new(false),
+        standing: Cell::new(Standing::Kept),
         peer: RefCell::default(),
         client_certificate: RefCell::default(),
     };
@@ -91,6 +109,12 @@ pub(crate) async fn serve(down: Downstream, chain: Arc<ChainPlan>, io: BoxIo, pr
     } else {
         Box::pin(h1::serve(io, prefix, limits, drain, &connection)).await
     };
+    match served {
+        Served::Idle => events.event(Event::CxIdleTimeout),
+        Served::MaxDuration => events.event(Event::CxMaxDuration),
+        Served::MaxRequests => events.event(Event::CxMaxRequests),
+        _ => {}
+    }
     tracing::trace!(?served, "HTTP connection ended");
 }
 
@@ -112,7 +136,7 @@ async fn choose(
     if let Some(http2) = known {
         return Some((io, prefix, http2));
     }
-    let limit = plan.limits.idle_timeout;
+    let limit = plan.limits.idle_timeout.unwrap_or(Duration::MAX);
     let sniff = poll_fn(|cx| {
         loop {
             if let Some(http2) = (!prefix.is_empty()).then(|| is_http2(&prefix)).flatten() {
@@ -134,7 +158,7 @@ async fn choose(
             }
         }
     });
-    let http2 = timeout(limit, sniff).await.ok()??;
+    let http2 = unless_draining(&down.worker, async { timeout(limit, sniff).await.ok()? }).await?;
     Some((io, prefix, http2))
 }
 
@@ -145,16 +169,31 @@ impl Handler for Connection {
         let config = shared.config.load_full();
         let plan = self.plan(&config);
         let mut record = Record::new(self, &plan, &request);
-        if self.orphaned.get() {
-            // Policy as it is now would not have let this connection in: nothing more passes, and the client is told to go.
-            let response =
-                reply::failed(&failure::Failure::Denied(Arc::from("filter_chain_gone")), &mut record);
-            let mut reply = router::Answer::from(response).into_reply(&plan, record);
-            reply.close = true;
-            return reply;
+        let (parts, mut body) = request.into_parts();
+        let standing = self.standing.get();
+        if standing == Standing::Orphaned {
+            record.code = 0;
+            record.details = "filter_chain_gone".into();
+            record.finish(Outcome::default());
+            return Reply::refused();
         }
-        let (parts, body) = request.into_parts();
-        router::run(self, &config, &plan, parts, body, &mut record).await.into_reply(&plan, record)
+        if shared.overload.level() == Level::StopAccepting {
+            self.stats.event(Event::RqOverload);
+            let mut answer = self.failed(&plan, &Failure::Overloaded, &mut record);
+            answer.close = true;
+            return answer.into_reply(record);
+        }
+        let mut answer = match Clocks::begin(&plan.hcm, &mut body) {
+            None => router::run(self, &config, &plan, None, parts, body, &mut record).await,
+            Some(clocks) => {
+                let work = router::run(self, &config, &plan, Some(&clocks), parts, body, &mut record);
+                let worked = clocks.within(work).await;
+                let answer = worked.unwrap_or_else(|failure| self.failed(&plan, &failure, &mut record));
+                router::Answer { clocks: Some(clocks), ..answer }
+            }
+        };
+        answer.close |= standing == Standing::Leaving;
+        answer.into_reply(record)
     }
 
     fn refused(&self, error: ParseError) {
@@ -167,27 +206,41 @@ impl Handler for Connection {
 }
 
 impl Connection {
-    /// The connection manager as it is now: policies that were pushed hold for open connections too.
+    /// The connection manager as it is now: policies that were pushed hold for open connections too. A connection is matched anew by
+    /// what is known of it, so that it is served as one that was opened now.
     fn plan(&self, config: &Config) -> Arc<HcmPlan> {
         let mut plan = self.plan.borrow_mut();
         if plan.0 != config.version {
             plan.0 = config.version;
-            if let Some(listener) = config.listeners.get(&self.down.listener.listener.name) {
-                // Under other rules the same conditions may lead to another sort of chain: bytes instead of requests.
-                let tls = self.down.tls.is_some();
-                let same = listener.successor(&self.chain.chain);
-                let same = same.filter(|chain| chain.http.is_some() && chain.tls.is_some() == tls);
-                let chain = same.or_else(|| self.down.chain_in(listener));
-                let http = chain.and_then(|chain| chain.http.clone());
-                self.orphaned.set(http.is_none());
-                if http.is_none() {
-                    let (local, peer) = (self.down.local, self.down.peer);
-                    tracing::debug!(%local, %peer, tls, "Connection ends: no filter chain takes it any more");
-                }
-                plan.1 = http.unwrap_or_else(|| Arc::clone(&plan.1));
+            let listener = config.listeners.get(&self.down.listener.listener.name);
+            let http =
+                listener.and_then(|listener| self.down.chain_in(listener, Some(self.http2))?.http.clone());
+            self.standing.set(match (listener, &http) {
+                (None, _) => Standing::Leaving,
+                (Some(_), Some(_)) => Standing::Kept,
+                (Some(_), None) => Standing::Orphaned,
+            });
+            match http {
+                Some(http) => plan.1 = http,
+                None => tracing::debug!(
+                    local = %self.down.local, peer = %self.down.peer, "Connection ends: no filter chain takes it any more"
+                ),
             }
         }
         Arc::clone(&plan.1)
+    }
+
+    /// The answer to a request that a clock of its stream has ended.
+    fn failed(&self, plan: &HcmPlan, failure: &Failure, record: &mut Record) -> router::Answer {
+        if let Failure::Stream { why, .. } = failure {
+            self.stats.event(match why {
+                stream::Expired::Idle => Event::RqIdleTimeout,
+                stream::Expired::Request => Event::RqTimeout,
+                stream::Expired::Duration => Event::RqMaxDuration,
+            });
+        }
+        let response = reply::failed(failure, record);
+        Shape { connection: self, plan }.local(response, record, None).into()
     }
 
     /// The workload that a peer says it is.

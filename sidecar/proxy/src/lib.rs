@@ -9,6 +9,7 @@ mod dns;
 mod http;
 mod jwt;
 mod listen;
+mod overload;
 mod pool;
 mod proxy;
 mod rbac;
@@ -20,6 +21,7 @@ mod usage;
 mod worker;
 
 pub use config::Config;
+pub use overload::Level;
 pub use proxy::{Bound, Options, Proxy};
 pub use shared::{Node, NodeKind, Shared};
 pub use usage::Usage;

@@ -30,6 +30,10 @@ pub(crate) use sniff::{Sniffed, is_http2};
 
 /// A TLS handshake may take this long, unless the chain says otherwise.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// During a drain, a connection's first bytes must come within this time.
+const DRAINING_FIRST: Duration = Duration::from_secs(1);
+/// How often an open connection of bytes is held against the configuration.
+pub(crate) const RECHECK: Duration = Duration::from_secs(5);
 
 /// A client's connection, as everything after its acceptance sees it.
 #[derive(Debug)]
@@ -68,31 +72,70 @@ impl Downstream {
         }
     }
 
-    /// The HTTP chain that a connection like this one gets from `plan`, if it can go on under it as it is.
-    pub(crate) fn chain_in<'a>(&self, plan: &'a ListenerPlan) -> Option<&'a Arc<ChainPlan>> {
+    /// The chain that a connection like this one gets from `plan`, if it can go on under it as it is. `http2` is what an HTTP connection
+    /// speaks; bytes go on as bytes only.
+    pub(crate) fn chain_in<'a>(
+        &self,
+        plan: &'a ListenerPlan,
+        http2: Option<bool>,
+    ) -> Option<&'a Arc<ChainPlan>> {
+        let mut sniffed = self.sniffed.clone();
         // What was not looked at in the beginning is known by now.
-        let alpn = self.tls.as_ref().and_then(|tls| std::str::from_utf8(tls.alpn.as_deref()?).ok());
-        let mut protocols = self.sniffed.protocols.clone();
-        protocols.extend(alpn.map(Into::into));
-        if self.is_mutual() {
-            // A peer with a certificate of the mesh offers the mesh's protocols, of which the handshake keeps the inner one only.
-            protocols.extend(["istio-h2", "istio-http/1.1"].map(Into::into));
+        sniffed.tls |= self.tls.is_some();
+        if sniffed.server_name.is_none() {
+            sniffed.server_name = Some(self.server_name.clone()).filter(|name| !name.is_empty());
         }
-        let sniffed = Sniffed {
-            tls: self.tls.is_some(),
-            server_name: Some(self.server_name.clone()).filter(|name| !name.is_empty()),
-            protocols,
-        };
+        match (&self.tls, http2) {
+            (Some(tls), _) => {
+                let alpn = tls.alpn.as_deref().and_then(|alpn| std::str::from_utf8(alpn).ok());
+                sniffed.protocols.extend(alpn.map(Into::into));
+                if tls.peer.is_some() && http2.is_some() {
+                    // A peer of the mesh is one whatever it offered: the handshake keeps the inner protocol only.
+                    sniffed.protocols.extend(["istio-h2", "istio-http/1.1"].map(Into::into));
+                }
+            }
+            (None, Some(true)) => sniffed.protocols.push("h2c".into()),
+            (None, Some(false)) => sniffed.protocols.push("http/1.1".into()),
+            (None, None) => {}
+        }
         let facts =
             chains::Facts { local: self.local, peer: self.peer, direct: self.direct, sniffed: &sniffed };
-        let fits =
-            |chain: &&Arc<ChainPlan>| chain.tls.is_some() == self.tls.is_some() && chain.http.is_some();
-        // What a client offered in its first bytes may not have been kept: its port says enough.
-        let of_port = || {
-            let port = Some(self.local.port());
-            plan.chains.iter().filter(fits).find(|chain| chain.chain.matches.destination_port == port)
-        };
-        chains::choose(plan, &facts).filter(fits).or_else(of_port)
+        let chain = chains::choose(plan, &facts)?;
+        let same_sort = chain.http.is_some() == http2.is_some();
+        (chain.tls.is_some() == self.tls.is_some() && same_sort).then_some(chain)
+    }
+
+    /// Whether the configuration, if it is another than the one of version `seen`, takes no connection like this one any more: its
+    /// listener has no chain for it, or authorization refuses it. A listener that is gone closes nothing.
+    pub(crate) fn is_orphaned(&self, seen: &mut u64, http2: Option<bool>) -> bool {
+        let shared = &self.worker.shared;
+        let config = shared.config.load();
+        if config.version == *seen {
+            return false;
+        }
+        *seen = config.version;
+        let Some(listener) = config.listeners.get(&self.listener.listener.name) else { return false };
+        let chain = self.chain_in(listener, http2);
+        let orphaned = chain.is_none_or(|chain| denied(self, chain).is_some());
+        if orphaned {
+            shared.stats.downstream_cx_orphaned.fetch_add(1, Relaxed);
+            tracing::debug!(local = %self.local, peer = %self.peer, "Connection ends: the configuration takes it no more");
+        }
+        orphaned
+    }
+
+    /// Waits until the configuration takes no upgraded HTTP/1.1 connection like this one any more.
+    pub(crate) async fn orphaned(&self) {
+        let mut seen = self.worker.shared.config.load().version;
+        let mut tick = tokio::time::interval(RECHECK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tick.reset();
+        loop {
+            tick.tick().await;
+            if self.is_orphaned(&mut seen, Some(false)) {
+                return;
+            }
+        }
     }
 
     pub(crate) fn is_mutual(&self) -> bool {
@@ -135,7 +178,8 @@ pub(crate) async fn connection(
             (peer, local) = (ends.source, ends.destination);
         }
     }
-    let Some((stream, sniffed)) = sniff::first_bytes(stream, input, &plan).await else { return };
+    let first = unless_draining(&worker, sniff::first_bytes(stream, input, &plan)).await;
+    let Some((stream, sniffed)) = first else { return };
     let facts = chains::Facts { local, peer, direct, sniffed: &sniffed };
     let Some(chain) = chains::choose(&plan, &facts).map(Arc::clone) else {
         worker.shared.stats.no_filter_chain_match.fetch_add(1, Relaxed);
@@ -205,17 +249,25 @@ async fn serve(
     io: BoxIo,
     prefix: BytesMut,
 ) {
-    let peer = Peer::of(&downstream);
-    for filter in &chain.chain.network_filters {
-        if let NetworkFilter::Rbac(rules) = filter
-            && let rbac::Verdict::Denied(policy) = rbac::connection(&rules.rbac, &peer)
-        {
-            downstream.worker.shared.stats.rbac_denied.fetch_add(1, Relaxed);
-            tracing::debug!(%policy, peer = %downstream.peer, "Connection denied by authorization");
-            if let Some(plan) = &chain.tcp {
-                tcp::denied(&downstream, plan, &policy);
+    if let Some(policy) = denied(&downstream, &chain) {
+        downstream.worker.shared.stats.rbac_denied.fetch_add(1, Relaxed);
+        tracing::debug!(%policy, peer = %downstream.peer, "Connection denied by authorization");
+        if let Some(plan) = &chain.tcp {
+            tcp::denied(&downstream, plan, &policy);
+        }
+        return;
+    }
+    let mut places = Vec::new();
+    for limit in &chain.connection_limits {
+        match limit.take() {
+            Some(place) => places.push(place),
+            None => {
+                downstream.worker.shared.stats.connection_limited.fetch_add(1, Relaxed);
+                tracing::debug!(limit = %limit.limit.stat_prefix, peer = %downstream.peer, "Too many connections");
+                // Kept for a while, so that the client does not come back at once.
+                tokio::time::sleep(limit.limit.delay).await;
+                return;
             }
-            return;
         }
     }
     if chain.http.is_some() {
@@ -223,6 +275,31 @@ async fn serve(
     } else if let Some(plan) = &chain.tcp {
         Box::pin(tcp::serve(&downstream, plan, io, prefix)).await;
     }
+}
+
+/// Waits for a connection's first bytes; during a drain, not for long: a client that has connected early must not hold it up.
+pub(crate) async fn unless_draining<T>(worker: &Worker, first: impl Future<Output = Option<T>>) -> Option<T> {
+    let mut drain = worker.drain.watch();
+    let too_late = async {
+        drain.started().await;
+        tokio::time::sleep(DRAINING_FIRST).await;
+    };
+    tokio::select! {
+        biased;
+        found = first => found,
+        () = too_late => None,
+    }
+}
+
+/// The policy by which authorization refuses the connection as such.
+fn denied(downstream: &Downstream, chain: &ChainPlan) -> Option<Arc<str>> {
+    chain.chain.network_filters.iter().find_map(|filter| match filter {
+        NetworkFilter::Rbac(rules) => match rbac::connection(&rules.rbac, &Peer::of(downstream)) {
+            rbac::Verdict::Denied(policy) => Some(policy),
+            rbac::Verdict::Allowed => None,
+        },
+        _ => None,
+    })
 }
 
 /// Where a redirected connection was going to.

@@ -196,6 +196,16 @@ impl Pools {
     }
 }
 
+impl Pools {
+    /// Closes every connection that nobody uses.
+    pub(crate) fn close_idle(&self) {
+        for pool in self.all.borrow().values() {
+            pool.idle.borrow_mut().clear();
+            pool.streams.borrow_mut().retain(|one| one.client.active() > 0);
+        }
+    }
+}
+
 impl Pool {
     async fn http1(self: &Rc<Self>, worker: &Worker, target: &Target) -> Result<Ready, PoolError> {
         self.close_surplus(thresholds(target).max_connections);

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Kept};
 use crate::dns::Resolved;
+use crate::overload::Level;
 use crate::shared::{Node, Shared};
 use crate::worker;
 
@@ -37,6 +38,7 @@ pub struct Options {
 pub(crate) struct Command {
     pub(crate) version: u64,
     pub(crate) draining: bool,
+    pub(crate) overload: Level,
     pub(crate) stop: bool,
 }
 
@@ -130,9 +132,24 @@ impl Proxy {
         self.control.commands.send_modify(|command| command.draining = true);
     }
 
+    /// Takes over how much memory is used, in thousandths of the limit; what is given up for it from now on.
+    pub fn pressure(&self, thousandths: u16) -> Level {
+        let overload = &self.control.shared.overload;
+        if let Some(level) = overload.measured(thousandths) {
+            tracing::warn!(?level, percent = thousandths / 10, "Memory pressure");
+            self.control.commands.send_modify(|command| command.overload = level);
+        }
+        overload.level()
+    }
+
     /// Connections of clients that are open.
     pub fn open_connections(&self) -> i64 {
         self.control.shared.stats.downstream_cx_active.load(Relaxed)
+    }
+
+    /// Those among them that carry bytes or an upgraded protocol: no drain ends them.
+    pub fn open_tunnels(&self) -> i64 {
+        self.control.shared.stats.downstream_tunnels_active.load(Relaxed)
     }
 
     /// Addresses that are listened on.

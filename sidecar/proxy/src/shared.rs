@@ -12,6 +12,7 @@ use sidecar_telemetry::log::LogWriter;
 use sidecar_telemetry::{Metrics, Workload, peer};
 
 use crate::config::Config;
+use crate::overload::Overload;
 use crate::stats::Stats;
 
 /// What this process is.
@@ -67,6 +68,8 @@ pub struct Shared {
     pub log: LogWriter,
     /// Counters of listeners and workers.
     pub stats: Stats,
+    /// What is given up for want of memory.
+    pub overload: Overload,
     pub(crate) begun: Instant,
     next_connection: AtomicU64,
 }
@@ -80,6 +83,7 @@ impl Shared {
             metrics,
             log,
             stats: Stats::default(),
+            overload: Overload::default(),
             begun: Instant::now(),
             next_connection: AtomicU64::new(1),
         }

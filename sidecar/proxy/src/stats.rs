@@ -5,10 +5,13 @@ mod http;
 mod list;
 
 pub use clusters::{clusters, clusters_json};
-pub(crate) use http::{HttpStats, Known};
+pub(crate) use http::{Event, HttpStats, Known};
 pub use list::{Kind, Stat, list, prometheus};
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use crate::shared::Shared;
 
 /// Counters of all listeners.
 #[derive(Debug, Default)]
@@ -17,6 +20,12 @@ pub struct Stats {
     pub downstream_cx_total: AtomicU64,
     /// Connections open.
     pub downstream_cx_active: AtomicI64,
+    /// Connections open that carry bytes or an upgraded protocol.
+    pub downstream_tunnels_active: AtomicI64,
+    /// Connections of bytes closed because the configuration takes no such connection any more.
+    pub downstream_cx_orphaned: AtomicU64,
+    /// Connections beyond a connection limit.
+    pub connection_limited: AtomicU64,
     /// Connections that found no filter chain.
     pub no_filter_chain_match: AtomicU64,
     /// TLS handshakes that failed.
@@ -30,8 +39,14 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// A counter of all connection managers together.
+    #[cfg(test)]
+    pub(crate) fn http_total(&self, name: &str) -> u64 {
+        self.http.sums().values().flatten().filter(|(known, _)| *known == name).map(|(_, value)| value).sum()
+    }
+
     /// Of all listeners together, by Envoy's names.
-    fn listeners(&self) -> [(&'static str, u64); 6] {
+    fn listeners(&self) -> [(&'static str, u64); 8] {
         let active = u64::try_from(self.downstream_cx_active.load(Relaxed)).unwrap_or(0);
         [
             ("downstream_cx_total", self.downstream_cx_total.load(Relaxed)),
@@ -39,7 +54,25 @@ impl Stats {
             ("no_filter_chain_match", self.no_filter_chain_match.load(Relaxed)),
             ("ssl.connection_error", self.tls_errors.load(Relaxed)),
             ("rbac.denied", self.rbac_denied.load(Relaxed)),
+            ("downstream_cx_orphaned", self.downstream_cx_orphaned.load(Relaxed)),
+            ("connection_limit.limited_connections", self.connection_limited.load(Relaxed)),
             ("proxy_proto.error", self.proxy_protocol_errors.load(Relaxed)),
         ]
+    }
+}
+
+/// Counts a connection of bytes while it is open.
+pub(crate) struct Tunnel(Arc<Shared>);
+
+impl Tunnel {
+    pub(crate) fn open(shared: &Arc<Shared>) -> Self {
+        shared.stats.downstream_tunnels_active.fetch_add(1, Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.0.stats.downstream_tunnels_active.fetch_sub(1, Relaxed);
     }
 }

@@ -16,15 +16,14 @@ use sidecar_telemetry::{
 };
 
 use crate::config::{ClusterPlan, TcpPlan};
-use crate::listen::Downstream;
+use crate::listen::{Downstream, RECHECK};
 use crate::pool::{ConnectError, UpstreamInfo, open_tcp};
 use crate::shared::NodeKind;
+use crate::stats::Tunnel;
 use crate::target::{self, Pick, Wanted};
 
-/// How long a connection may be still when nothing says otherwise (Envoy's default).
-const IDLE: Duration = Duration::from_secs(3600);
-/// How often open connections report their bytes (Istio's default).
-const REPORT: Duration = Duration::from_secs(5);
+/// How often open connections report their bytes (Istio's default), and are held against the configuration.
+const REPORT: Duration = RECHECK;
 
 /// What becomes of one connection.
 struct Record<'a> {
@@ -46,14 +45,14 @@ struct Record<'a> {
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(down: &Downstream, plan: &TcpPlan, io: BoxIo, prefix: BytesMut) {
+    let _counted = Tunnel::open(&down.worker.shared);
     let mut record = Record::new(down, plan);
     let client = Prefixed::new(prefix, io);
     let connected = connect(&mut record).await;
     record.series().open();
     if let Some(upstream) = connected {
-        let idle = plan.tcp.idle_timeout.unwrap_or(IDLE);
-        let idle =
-            record.cluster.as_ref().and_then(|cluster| cluster.cluster.tcp_idle_timeout).unwrap_or(idle);
+        let of_cluster = record.cluster.as_ref().and_then(|cluster| cluster.cluster.tcp_idle_timeout);
+        let idle = of_cluster.or(plan.tcp.idle_timeout).unwrap_or_default();
         let (sent, received) = (record.sent.clone(), record.received.clone());
         let tunnel = tunnel::join(client, upstream, idle, &sent, &received);
         let ended = run(&mut record, tunnel).await;
@@ -64,8 +63,7 @@ pub(crate) async fn serve(down: &Downstream, plan: &TcpPlan, io: BoxIo, prefix: 
             }
             Some(Ended::Downstream(_)) => record.flags.insert(Flag::DownstreamConnectionTermination),
             Some(Ended::Idle) => record.flags.insert(Flag::StreamIdleTimeout),
-            Some(Ended::Closed) => {}
-            None => record.flags.insert(Flag::DurationTimeout),
+            Some(Ended::Closed) | None => {}
         }
     }
     record.finish();
@@ -83,6 +81,7 @@ pub(crate) fn denied(down: &Downstream, plan: &TcpPlan, policy: &str) {
 async fn run(record: &mut Record<'_>, tunnel: impl Future<Output = Ended>) -> Option<Ended> {
     let mut tunnel = std::pin::pin!(tunnel);
     let life = record.plan.tcp.max_connection_duration;
+    let mut seen = record.down.worker.shared.config.load().version;
     let mut reports = tokio::time::interval(REPORT);
     reports.reset();
     let mut end = std::pin::pin!(async move {
@@ -95,8 +94,16 @@ async fn run(record: &mut Record<'_>, tunnel: impl Future<Output = Ended>) -> Op
         tokio::select! {
             biased;
             ended = &mut tunnel => return Some(ended),
-            () = &mut end => return None,
+            () = &mut end => {
+                record.flags.insert(Flag::DurationTimeout);
+                record.details = "max_downstream_connection_duration".to_owned();
+                return None;
+            }
             _ = reports.tick() => record.bytes(),
+        }
+        if record.down.is_orphaned(&mut seen, None) {
+            record.details = "filter_chain_gone".to_owned();
+            return None;
         }
     }
 }

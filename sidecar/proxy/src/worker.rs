@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::config::ListenerPlan;
+use crate::overload::Level;
 use crate::pool::Pools;
 use crate::proxy::{Bound, Command, Control};
 use crate::shared::Shared;
@@ -136,8 +137,10 @@ pub(crate) fn run(
 }
 
 async fn supervise(worker: Rc<Worker>, mut commands: watch::Receiver<Command>, bound: Arc<Mutex<Bound>>) {
-    let mut sockets = Sockets { worker: Rc::clone(&worker), open: HashMap::new(), bound };
+    let mut sockets =
+        Sockets { worker: Rc::clone(&worker), open: HashMap::new(), bound, commands: commands.clone() };
     let mut sweep = tokio::time::interval(SWEEP);
+    let mut overload = Level::Calm;
     loop {
         let command = *commands.borrow_and_update();
         if command.stop {
@@ -145,6 +148,13 @@ async fn supervise(worker: Rc<Worker>, mut commands: watch::Receiver<Command>, b
         }
         if command.draining && !worker.drain.draining() {
             worker.drain.start();
+        }
+        if command.overload != overload {
+            overload = command.overload;
+            worker.drain.shed(overload.idle_max(), overload < Level::DisableKeepalive);
+            if overload >= Level::DisableKeepalive {
+                worker.pools.close_idle();
+            }
         }
         sockets.reconcile();
         loop {
@@ -169,6 +179,7 @@ struct Sockets {
     worker: Rc<Worker>,
     open: HashMap<(Arc<str>, SocketAddr), JoinHandle<()>>,
     bound: Arc<Mutex<Bound>>,
+    commands: watch::Receiver<Command>,
 }
 
 impl Sockets {
@@ -196,7 +207,8 @@ impl Sockets {
                             self.bound.lock().entry(Arc::clone(name)).or_default().push(local);
                         }
                         let worker = Rc::clone(&self.worker);
-                        self.open.insert(key, spawn_local(accept(worker, listener, Arc::clone(name))));
+                        let accepting = accept(worker, listener, Arc::clone(name), self.commands.clone());
+                        self.open.insert(key, spawn_local(accepting));
                     }
                     Err(error) => {
                         tracing::warn!(%error, listener = %name, %address, "Listener cannot be opened")
@@ -225,8 +237,17 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, name: Arc<str>) {
+async fn accept(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    name: Arc<str>,
+    mut commands: watch::Receiver<Command>,
+) {
     loop {
+        // Those who wait in the kernel's queue cost nothing here.
+        if commands.wait_for(|command| command.overload < Level::StopAccepting).await.is_err() {
+            return;
+        }
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let config = worker.shared.config.load();

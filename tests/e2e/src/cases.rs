@@ -6,6 +6,7 @@ mod first_run;
 mod kubectl;
 mod life;
 mod resilience;
+mod rolling;
 mod routing;
 mod security;
 mod traffic;
@@ -63,6 +64,7 @@ pub fn all() -> Vec<Case> {
         case!(security::ambiguous_requests_go_nowhere),
         case!(security::keys_of_workloads_are_on_no_disk),
         case!(resilience::meshd_away_loses_no_request),
+        case!(rolling::rolling_updates_lose_no_request),
         case!(life::a_second_cluster_on_the_same_ports_is_refused),
         case!(life::a_person_who_is_not_root_is_told_so),
         case!(life::a_missing_image_and_a_crash_are_explained),

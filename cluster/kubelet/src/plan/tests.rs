@@ -275,3 +275,64 @@ fn a_failed_liveness_probe_stops_the_container() {
         [Action::Stop { container: "a".into(), grace: Duration::from_secs(7) }]
     );
 }
+
+/// A pod of the mesh, deleted at second 100 with so much grace.
+fn leaving(grace: i64, released: Option<&str>) -> Pod {
+    let mut pod = pod(json!({
+        "initContainers": [
+            {"name": "proxy", "restartPolicy": "Always", "lifecycle": {"preStop": {"exec": {"command": ["drain"]}}}},
+        ],
+        "containers": [{"name": "a"}],
+    }));
+    let mut annotations = json!({"sidecar.istio.io/status": "{}"});
+    if let Some(time) = released {
+        annotations["meshd.dev/released-by-clients"] = json!(time);
+    }
+    pod.metadata.annotations = serde_json::from_value(annotations).unwrap();
+    pod.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(100 + grace)));
+    pod.metadata.deletion_grace_period_seconds = Some(grace);
+    pod
+}
+
+#[test]
+fn a_pod_of_the_mesh_leaves_when_its_clients_have_let_go() {
+    let mut state = ready_sandbox();
+    set(&mut state, "proxy", running(true));
+    set(&mut state, "a", running(true));
+    let ask = |pod: &Pod, state: &mut PodState, now: i64| {
+        state.termination = termination(pod, false, state, at(now));
+        plan(pod, state, at(now))
+    };
+    let hooks = |plan: &Plan| plan.actions.iter().any(|it| matches!(it, Action::PreStop { .. }));
+
+    let held = ask(&leaving(30, None), &mut state, 101);
+    assert_eq!((held.actions.as_slice(), held.wake_at), (&[][..], Some(at(105))));
+    let other = ask(&leaving(30, Some("1970-01-01T00:01:00Z")), &mut state, 101);
+    assert!(other.actions.is_empty(), "that was another deletion");
+
+    let pod = leaving(30, Some("1970-01-01T00:02:10Z"));
+    let drains = ask(&pod, &mut state, 101);
+    assert!(hooks(&drains) && stops(&drains).is_empty());
+    state.container_mut("proxy").pre_stop = PreStop::Running;
+    let waits = ask(&pod, &mut state, 103);
+    assert_eq!((waits.actions.as_slice(), waits.wake_at), (&[][..], Some(at(111))));
+    state.container_mut("proxy").pre_stop = PreStop::Done;
+    assert_eq!(stops(&ask(&pod, &mut state, 103)), ["a"]);
+
+    state.container_mut("proxy").pre_stop = PreStop::NotRun;
+    assert!(hooks(&ask(&leaving(30, None), &mut state, 105)), "nobody answers: on after five seconds");
+    state.container_mut("proxy").pre_stop = PreStop::Running;
+    assert_eq!(stops(&ask(&leaving(30, None), &mut state, 111)), ["a"], "the hook does not return");
+    let mut fresh = state.clone();
+    fresh.termination = None;
+    assert_eq!(
+        stops(&ask(&leaving(4, None), &mut fresh, 102)),
+        ["a"],
+        "half of the grace is the application's"
+    );
+    let mut plain = leaving(30, None);
+    plain.metadata.annotations = None;
+    fresh.termination = None;
+    assert_eq!(stops(&ask(&plain, &mut fresh, 101)), ["a"], "a pod without the mesh waits for nobody");
+}

@@ -91,6 +91,9 @@ pub(super) fn of_service(
     for slice in own {
         for member in &slice.endpoints {
             let workload = workload(member, &key.0, workloads);
+            // The pod says so before its slices do, and every moment counts.
+            let leaves = workload.leaving.is_some() && member.health == Health::Ready;
+            let health = if leaves { Health::Draining } else { member.health };
             for (name, number) in &slice.ports {
                 // A slice's port serves the service's port of the same name.
                 let Some(port) = service.ports.iter().find(|it| it.name == *name) else { continue };
@@ -99,7 +102,7 @@ pub(super) fn of_service(
                     port: *number,
                     service_port: port.port,
                     workload: Arc::clone(&workload),
-                    health: member.health,
+                    health,
                     weight: 1,
                 });
             }

@@ -41,8 +41,8 @@ pub struct Meta {
     pub resource_version: Arc<str>,
     /// Seconds since 1970 of its creation.
     pub created: i64,
-    /// It is being deleted.
-    pub deleting: bool,
+    /// When its deletion was asked to be complete, as the object says it; none while it is to stay.
+    pub deleted: Option<Arc<str>>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
@@ -128,7 +128,7 @@ impl Object {
             generation: metadata.get("generation").and_then(Value::as_i64).unwrap_or_default(),
             resource_version: text("resourceVersion").into(),
             created,
-            deleting: metadata.get("deletionTimestamp").is_some_and(|it| !it.is_null()),
+            deleted: Some(text("deletionTimestamp")).filter(|it| !it.is_empty()).map(Into::into),
             labels: texts("labels"),
             annotations: texts("annotations"),
             owner: owner

@@ -34,6 +34,7 @@ pub(super) fn workload(object: &Object) -> Workload {
         locality: Locality::default(),
         mutual_tls: meta.labels.get(labels::TLS_MODE).is_some_and(|mode| mode == "istio"),
         named_ports: named_ports(object),
+        leaving: meta.deleted.clone(),
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) fn container(
     if template == Template::Sidecar {
         container["restartPolicy"] = json!("Always");
         container["startupProbe"] = health(1, 600);
+        // While the application still runs: what is under way ends, and nobody's connection is cut.
+        container["lifecycle"] = json!({"preStop": {"exec": {"command": ["/sidecar", "drain"]}}});
     }
     container
 }

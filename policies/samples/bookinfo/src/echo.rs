@@ -8,8 +8,11 @@ use base_runtime::{CancellationToken, http_server::json as answer};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -233,8 +236,8 @@ async fn serve(echo: Arc<Echo>, stream: TcpStream) {
         let echo = echo.clone();
         async move { Ok::<_, Infallible>(echo.handle(request).await) }
     });
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
-    if let Err(error) = connection.await {
+    let builder = auto::Builder::new(TokioExecutor::new());
+    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "Connection ended");
     }
 }

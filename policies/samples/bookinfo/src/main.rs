@@ -8,6 +8,7 @@ mod client;
 mod details;
 mod echo;
 mod get;
+mod load;
 mod page;
 mod productpage;
 mod ratings;
@@ -74,6 +75,8 @@ enum Role {
     },
     /// Calls a URL and prints the answers as JSON.
     Get(get::Get),
+    /// Calls at a steady rate in several protocols at once, and prints what failed as JSON.
+    Load(load::Load),
     /// Sends a text over TCP and prints what comes back as JSON.
     Send {
         /// Host and port.
@@ -110,6 +113,10 @@ async fn main() -> anyhow::Result<()> {
         }
         Role::Get(what) => {
             get::get(what).await;
+            return Ok(());
+        }
+        Role::Load(what) => {
+            load::run(what).await;
             return Ok(());
         }
         Role::Send { address, text, silence } => {

@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
@@ -27,6 +28,8 @@ use crate::serve::{Abort, Handler, Outcome, Reply, Served};
 
 /// Bytes of an unread request body that are read over rather than closing the connection for.
 const SKIP_MAX: usize = 64 * 1024;
+/// A connection without a request for this long is closed by a drain.
+const DRAIN_IDLE: Duration = Duration::from_millis(500);
 /// Bytes read over while a closing connection lingers.
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -44,11 +47,13 @@ pub async fn serve<H: Handler>(
         continue_due: false,
         abandoned: false,
     }));
-    let mut idle = Idle { since: Instant::now(), timer: None };
+    let mut idle = Idle::new(&limits);
+    let mut left = limits.max_requests;
     loop {
         let head = match read_head(&shared, &limits, &mut drain, &mut idle).await {
             Next::Head(head) => head,
             Next::Closed => return Served::Closed,
+            Next::Expired(why) => return why,
             Next::Failed => return Served::Failed,
             Next::Refused(error) => {
                 handler.refused(error);
@@ -56,12 +61,19 @@ pub async fn serve<H: Handler>(
                 return Served::Refused(error);
             }
         };
+        left = left.map(|left| left.saturating_sub(1));
+        let ends = || match () {
+            () if left == Some(0) => Some(Served::MaxRequests),
+            () if idle.is_over() => Some(Served::MaxDuration),
+            () if drain.closes() => Some(Served::Closed),
+            () => None,
+        };
         // Boxed so that an idle connection does not carry the size of a request's state.
-        match Box::pin(exchange(&shared, *head, &limits, &drain, handler)).await {
+        match Box::pin(exchange(&shared, *head, &limits, ends, handler)).await {
             After::Next => idle.since = Instant::now(),
-            After::Close => {
+            After::Close(why) => {
                 linger(&shared, &limits).await;
-                return Served::Closed;
+                return why;
             }
             After::Failed => return Served::Failed,
             After::Upgraded => return Served::Upgraded,
@@ -72,31 +84,61 @@ pub async fn serve<H: Handler>(
 enum Next {
     Head(Box<RequestHead>),
     Closed,
+    /// The connection has waited long enough, or lived long enough.
+    Expired(Served),
     Failed,
     Refused(ParseError),
 }
 
 enum After {
     Next,
-    Close,
+    Close(Served),
     Failed,
     Upgraded,
 }
 
-/// When the connection became idle, with one timer that is set again only when it fires.
+/// When the connection became idle and when its life is over, with one timer that is set again only when it fires or must fire earlier.
 struct Idle {
     since: Instant,
+    /// From then on each response is the last.
+    end: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Idle {
-    fn poll_expired(&mut self, limits: &Limits, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = self.since + limits.idle_timeout;
+    fn new(limits: &Limits) -> Self {
+        let since = Instant::now();
+        Self { since, end: limits.max_connection_duration.map(|life| since + life), timer: None }
+    }
+
+    /// Whether the connection's time is over.
+    fn is_over(&self) -> bool {
+        self.end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    fn poll_expired(
+        &mut self,
+        limits: &Limits,
+        idle_max: Option<Duration>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Served> {
+        let idle = match (limits.idle_timeout, idle_max) {
+            (Some(idle), Some(most)) => Some(idle.min(most)),
+            (idle, most) => idle.or(most),
+        };
+        let idle = idle.map(|idle| (self.since + idle, Served::Idle));
+        let end = self.end.map(|end| (end + limits.drain_timeout, Served::MaxDuration));
+        let Some((deadline, why)) = idle.into_iter().chain(end).min_by_key(|(deadline, _)| *deadline) else {
+            return Poll::Pending;
+        };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
         loop {
             ready!(timer.as_mut().poll(cx));
             if Instant::now() >= deadline {
-                return Poll::Ready(());
+                return Poll::Ready(why);
             }
             timer.as_mut().reset(deadline);
         }
@@ -127,10 +169,11 @@ async fn read_head(
             }
         }
         if transport.input.is_empty() {
-            if drain.poll_draining(cx).is_ready() || idle.poll_expired(limits, cx).is_ready() {
-                return Poll::Ready(Next::Closed);
+            if drain.poll_draining(cx).is_ready() {
+                // One that is in use gets its next request answered as the last; closing it now would cross that on its way.
+                return idle.poll_expired(limits, Some(DRAIN_IDLE), cx).map(|_| Next::Closed);
             }
-            return Poll::Pending;
+            return idle.poll_expired(limits, drain.idle_max(), cx).map(Next::Expired);
         }
         let deadline =
             begun.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limits.head_timeout)));
@@ -172,7 +215,7 @@ async fn exchange<H: Handler>(
     shared: &Rc<RefCell<Shared>>,
     head: RequestHead,
     limits: &Limits,
-    drain: &DrainWatch,
+    ends: impl Fn() -> Option<Served>,
     handler: &H,
 ) -> After {
     let RequestHead { parts, framing, keep_alive, expect_continue } = head;
@@ -197,8 +240,12 @@ async fn exchange<H: Handler>(
     else {
         return After::Failed;
     };
-    let Reply { response, finish, upgrade, close } = reply;
-    to.keep_alive &= !close && !drain.draining();
+    let Reply { response, finish, upgrade, close, refused } = reply;
+    if refused {
+        return After::Close(Served::Closed);
+    }
+    let ends = ends();
+    to.keep_alive &= !close && ends.is_none();
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS
         || (to.connect && response.status().is_success());
     let upgraded = switched && upgrade.is_some();
@@ -218,7 +265,11 @@ async fn exchange<H: Handler>(
         upgrade(transport.into_upgraded()).await;
         return After::Upgraded;
     }
-    if keep_alive && shared.borrow().reading.is_done() { After::Next } else { After::Close }
+    if keep_alive && shared.borrow().reading.is_done() {
+        After::Next
+    } else {
+        After::Close(ends.unwrap_or(Served::Closed))
+    }
 }
 
 /// Runs `work` unless the client goes away first.
@@ -324,8 +375,7 @@ impl Writer<'_> {
                 }
                 Poll::Pending => {
                     // The client reads slowly; what it still sends must not stand still for that.
-                    self.body.background(cx);
-                    return Poll::Pending;
+                    return self.body.background(cx).map(|error| Err(Abort::Body(error)));
                 }
             }
         }

@@ -118,10 +118,17 @@ impl Pump {
     /// Ready once the body's end is handed to the connection.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
         loop {
-            if let Some(data) = self.waiting.take()
-                && ready!(self.send(data, cx)).map_err(PumpError::Stream)?
-            {
-                return Poll::Ready(Ok(()));
+            if let Some(data) = self.waiting.take() {
+                match self.send(data, cx) {
+                    Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(false)) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(PumpError::Stream(error))),
+                    Poll::Pending => {
+                        let error = ready!(self.body.background(cx));
+                        self.stream.send_reset(Reason::INTERNAL_ERROR);
+                        return Poll::Ready(Err(PumpError::Body(error)));
+                    }
+                }
             }
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Pending => {
@@ -175,7 +182,6 @@ impl Pump {
                 Poll::Ready(None) => return Poll::Ready(Err(Reason::CANCEL.into())),
                 Poll::Pending => {
                     self.waiting = Some(data);
-                    self.body.background(cx);
                     return Poll::Pending;
                 }
             }

@@ -4,11 +4,12 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ::h2::ext::Protocol;
 use ::h2::server::{Builder, Connection, SendResponse};
-use ::h2::{Reason, RecvStream};
+use ::h2::{Ping, PingPong, Reason, RecvStream};
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
@@ -27,8 +28,11 @@ use crate::duplex;
 use crate::error::ParseError;
 use crate::headers;
 use crate::io::{BoxIo, Prefixed};
-use crate::limits::Limits;
+use crate::limits::{Keepalive, Limits};
 use crate::serve::{Abort, Handler, Outcome, Reply, Served};
+
+/// How often a busy connection is looked at again when idle ones must end at once.
+const IDLE_TICK: Duration = Duration::from_millis(100);
 
 /// Serves a connection until it ends; `prefix` is what was already read from it.
 pub async fn serve<H: Handler + 'static>(
@@ -53,8 +57,7 @@ pub async fn serve<H: Handler + 'static>(
     }
     let handshake = tokio::time::timeout(limits.head_timeout, builder.handshake::<_, Bytes>(io));
     let Ok(Ok(connection)) = handshake.await else { return Served::Failed };
-    let active = Rc::new(Cell::new(0));
-    Server { connection, limits, drain, handler, active, idle: None, ending: false }.run().await
+    Server::new(connection, limits, drain, handler).run().await
 }
 
 struct Server<H> {
@@ -62,77 +65,172 @@ struct Server<H> {
     limits: Rc<Limits>,
     drain: DrainWatch,
     handler: Rc<H>,
-    active: Rc<Cell<usize>>,
+    streams: Rc<Streams>,
+    /// Requests that may still come.
+    left: Option<u32>,
     idle: Option<Pin<Box<Sleep>>>,
-    ending: bool,
+    end: Option<Pin<Box<Sleep>>>,
+    pings: Option<Pings>,
+    ending: Option<Served>,
+}
+
+/// What the streams of one connection tell it.
+#[derive(Default)]
+struct Streams {
+    active: Cell<usize>,
+    /// An answer was to be the last.
+    closing: Cell<bool>,
 }
 
 impl<H: Handler + 'static> Server<H> {
+    fn new(
+        mut connection: Connection<Watched, Bytes>,
+        limits: Rc<Limits>,
+        drain: DrainWatch,
+        handler: Rc<H>,
+    ) -> Self {
+        let sleeps = |life| Box::pin(sleep_until(Instant::now() + life));
+        Self {
+            pings: limits.h2_keepalive.and_then(|keepalive| Pings::new(keepalive, connection.ping_pong()?)),
+            end: limits.max_connection_duration.map(sleeps),
+            left: limits.max_requests,
+            streams: Rc::default(),
+            idle: None,
+            ending: None,
+            connection,
+            limits,
+            drain,
+            handler,
+        }
+    }
+
     async fn run(mut self) -> Served {
         loop {
             match poll_fn(|cx| self.poll_accept(cx)).await {
-                None => return Served::Closed,
+                Event::Ended(None) => return self.ending.unwrap_or(Served::Closed),
                 // A client that hears GOAWAY may hang up before all is said.
-                Some(Err(_)) if self.ending => return Served::Closed,
-                Some(Err(_)) => return Served::Failed,
-                Some(Ok((request, respond))) => {
+                Event::Ended(Some(_)) => return self.ending.unwrap_or(Served::Failed),
+                Event::PingTimeout => return Served::PingTimeout,
+                Event::Request(request, respond) => {
                     self.idle = None;
+                    self.left = self.left.map(|left| left.saturating_sub(1));
+                    self.streams.active.set(self.streams.active.get() + 1);
                     let stream = Stream {
                         handler: Rc::clone(&self.handler),
                         limits: Rc::clone(&self.limits),
-                        _active: Guard::new(&self.active),
+                        streams: Guard(Rc::clone(&self.streams)),
                     };
-                    spawn_local(stream.run(request, respond));
+                    spawn_local(stream.run(request, *respond));
                 }
             }
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the type of `h2::server::Connection::poll_accept`")]
-    fn poll_accept(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<(Request<RecvStream>, SendResponse<Bytes>), ::h2::Error>>> {
-        if !self.ending && (self.drain.poll_draining(cx).is_ready() || self.poll_idle(cx).is_ready()) {
-            self.ending = true;
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.ending.is_none()
+            && let Some(why) = self.poll_end(cx)
+        {
+            self.ending = Some(why);
             self.connection.graceful_shutdown();
         }
-        self.connection.poll_accept(cx)
+        if let Some(pings) = &mut self.pings
+            && pings.poll_lost(cx).is_ready()
+        {
+            return Poll::Ready(Event::PingTimeout);
+        }
+        self.connection.poll_accept(cx).map(|accepted| match accepted {
+            None => Event::Ended(None),
+            Some(Err(error)) => Event::Ended(Some(error)),
+            Some(Ok((request, respond))) => Event::Request(request, Box::new(respond)),
+        })
+    }
+
+    /// Why no further request is wanted on this connection.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Option<Served> {
+        if self.left == Some(0) {
+            return Some(Served::MaxRequests);
+        }
+        if self.drain.poll_draining(cx).is_ready() || self.streams.closing.get() {
+            return Some(Served::Closed);
+        }
+        if self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
+            return Some(Served::MaxDuration);
+        }
+        self.poll_idle(cx).is_ready().then_some(Served::Idle)
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timeout = self.limits.idle_timeout;
-        let timer = self.idle.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
+        let idle = match (self.limits.idle_timeout, self.drain.idle_max()) {
+            (Some(idle), Some(most)) => idle.min(most),
+            (None, None) => return Poll::Pending,
+            (idle, most) => idle.or(most).unwrap_or_default(),
+        };
+        let deadline = Instant::now() + idle;
+        let timer = self.idle.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
         while timer.as_mut().poll(cx).is_ready() {
-            if self.active.get() == 0 {
+            if self.streams.active.get() == 0 {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(Instant::now() + timeout);
+            timer.as_mut().reset(Instant::now() + idle.max(IDLE_TICK));
         }
         Poll::Pending
     }
 }
 
-/// Counts a stream while it lives.
-struct Guard(Rc<Cell<usize>>);
+/// What happens on a connection.
+enum Event {
+    Request(Request<RecvStream>, Box<SendResponse<Bytes>>),
+    Ended(Option<::h2::Error>),
+    PingTimeout,
+}
 
-impl Guard {
-    fn new(count: &Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(Rc::clone(count))
+/// Pings that find out whether the client is still there.
+struct Pings {
+    keepalive: Keepalive,
+    pings: PingPong,
+    waits: bool,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Pings {
+    fn new(keepalive: Keepalive, pings: PingPong) -> Option<Self> {
+        let first = Instant::now().checked_add(keepalive.interval)?;
+        Some(Self { keepalive, pings, waits: false, timer: Box::pin(sleep_until(first)) })
+    }
+
+    /// Ready when a ping was not answered in time.
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.waits && self.pings.poll_pong(cx).is_ready() {
+                self.waits = false;
+                self.timer.as_mut().reset(Instant::now() + self.keepalive.interval);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            if self.waits {
+                return Poll::Ready(());
+            }
+            self.waits = self.pings.send_ping(Ping::opaque()).is_ok();
+            self.timer.as_mut().reset(Instant::now() + self.keepalive.timeout);
+        }
     }
 }
 
+/// Counts a stream while it lives.
+struct Guard(Rc<Streams>);
+
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.active.set(self.0.active.get() - 1);
     }
 }
 
 struct Stream<H> {
     handler: Rc<H>,
     limits: Rc<Limits>,
-    _active: Guard,
+    streams: Guard,
 }
 
 impl<H: Handler> Stream<H> {
@@ -153,7 +251,15 @@ impl<H: Handler> Stream<H> {
         // The body of a CONNECT is no body but the client's side of a stream.
         let client = connect.then(|| std::mem::take(request.body_mut()));
         let Some(reply) = unless_reset(self.handler.handle(request), &mut respond).await else { return };
-        let Reply { mut response, finish, upgrade, .. } = reply;
+        let Reply { mut response, finish, upgrade, close, refused } = reply;
+        if close {
+            // Sending the answer wakes the connection, which sees it then.
+            self.streams.0.closing.set(true);
+        }
+        if refused {
+            respond.send_reset(Reason::REFUSED_STREAM);
+            return;
+        }
         if let (Some(client), Some(upgrade)) = (client, upgrade) {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 *response.status_mut() = StatusCode::OK;

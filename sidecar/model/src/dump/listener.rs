@@ -65,6 +65,14 @@ fn chain(chain: &FilterChain) -> Value {
             NetworkFilter::Rbac(_) => json!({ "name": "envoy.filters.network.rbac", "typed_config": {
                 "@type": url("envoy.extensions.filters.network.rbac.v3.RBAC")
             } }),
+            NetworkFilter::ConnectionLimit(limit) => json!({
+                "name": "envoy.filters.network.connection_limit", "typed_config": {
+                    "@type": url("envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit"),
+                    "stat_prefix": &*limit.stat_prefix,
+                    "max_connections": limit.max_connections,
+                    "delay": seconds(limit.delay),
+                }
+            }),
             NetworkFilter::MetadataExchange => json!({ "name": "istio.metadata_exchange" }),
             NetworkFilter::Stats => json!({ "name": "istio.stats" }),
         })

@@ -1,15 +1,19 @@
 //! `envoy.config.listener.v3.FilterChain` and its match.
 
-use super::{FilterChain, FilterChainMatch, NetworkFilter, SourceType, Terminal, TransportProtocol};
+use super::{
+    ConnectionLimit, FilterChain, FilterChainMatch, NetworkFilter, SourceType, Terminal, TransportProtocol,
+};
 use crate::address::proto::cidr;
 use crate::convert::{
-    At, Converted, boxed, each, enumeration, number, port, refuse, required, timeout, unpack,
+    At, Converted, boxed, each, enumeration, not_empty, number, optional_duration, port, refuse, required,
+    timeout, unpack,
 };
 use crate::hcm::proto::http_connection_manager;
 use crate::invalid::Invalid;
 use crate::rbac::proto::network_rbac;
 use crate::tcp::proto::tcp_proxy;
 use crate::tls::proto::downstream;
+use policies_xds::connection_limit::ConnectionLimit as ConnectionLimitPb;
 use policies_xds::hcm::HttpConnectionManager;
 use policies_xds::listener as pb;
 use policies_xds::listener::filter::ConfigType;
@@ -128,9 +132,29 @@ fn typed_filter(name: &str, config: &Any) -> Converted<Part> {
         let message: rbac_pb::Rbac = unpack("", config)?;
         return Ok(Part::Before(NetworkFilter::Rbac(Arc::new(network_rbac(&message)?))));
     }
+    if url == ConnectionLimitPb::type_url() {
+        return Ok(match connection_limit(&unpack("", config)?)? {
+            Some(limit) => Part::Before(NetworkFilter::ConnectionLimit(Arc::new(limit))),
+            None => Part::Before(NetworkFilter::Stats),
+        });
+    }
     native(url)
         .map(Part::Before)
         .ok_or_else(|| Invalid::unsupported("", format!("filter `{name}` of type `{url}`")))
+}
+
+/// `envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit`; none when it is switched off.
+fn connection_limit(message: &ConnectionLimitPb) -> Converted<Option<ConnectionLimit>> {
+    let limit = ConnectionLimit {
+        stat_prefix: not_empty("stat_prefix", &message.stat_prefix)?.into(),
+        max_connections: match required("max_connections", &message.max_connections)?.value {
+            0 => return Err(Invalid::new("max_connections", "must be at least 1")),
+            most => most,
+        },
+        delay: optional_duration("delay", &message.delay)?.unwrap_or_default(),
+    };
+    let switch = message.runtime_enabled.as_ref().and_then(|runtime| runtime.default_value.as_ref());
+    Ok(switch.is_none_or(|on| on.value).then_some(limit))
 }
 
 /// Istio's filters for what the sidecar does anyway.

@@ -68,6 +68,11 @@ pub(crate) fn http_connection_manager(message: &Message) -> Converted<HttpConnec
             None,
         )?,
         max_requests_per_connection: number(&common.max_requests_per_connection).filter(|max| *max > 0),
+        max_stream_duration: timeout(
+            "common_http_protocol_options.max_stream_duration",
+            &common.max_stream_duration,
+            None,
+        )?,
         stream_idle_timeout: timeout(
             "stream_idle_timeout",
             &message.stream_idle_timeout,
@@ -120,7 +125,6 @@ fn refuse_what_is_missing(message: &Message) -> Converted<()> {
 }
 
 fn refuse_common(common: &HttpProtocolOptions) -> Converted<()> {
-    refuse("max_stream_duration", common.max_stream_duration.is_some())?;
     match enumeration("headers_with_underscores_action", common.headers_with_underscores_action)? {
         HeadersWithUnderscoresAction::Allow => Ok(()),
         _ => Err(Invalid::unsupported("headers_with_underscores_action", "another action than ALLOW")),

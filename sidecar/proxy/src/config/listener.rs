@@ -1,12 +1,13 @@
 //! Listeners with their chains compiled.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use base_tls::{ClientAuth, Rotating, Server};
 use http::HeaderValue;
-use sidecar_http::Limits;
-use sidecar_model::filter_chain::Terminal;
+use sidecar_http::{Keepalive, Limits};
+use sidecar_model::filter_chain::{ConnectionLimit, NetworkFilter, Terminal};
 use sidecar_model::hcm::RouteSource;
 use sidecar_model::tls::{RootSource, SECRET_ROOT_CA, SanMatch};
 use sidecar_model::{DownstreamTls, FilterChain, HttpConnectionManager, HttpFilterKind, Listener, TcpProxy};
@@ -18,6 +19,8 @@ use crate::jwt::JwtPlan;
 
 /// Istio's in-band metadata exchange, which is not spoken here and so never agreed on.
 const PEER_EXCHANGE: &str = "istio-peer-exchange";
+/// A closing connection is read over for this long at most.
+const LINGER_MAX: Duration = Duration::from_secs(5);
 
 /// A listener.
 #[derive(Debug)]
@@ -39,11 +42,24 @@ pub struct ChainPlan {
     pub chain: Arc<FilterChain>,
     /// TLS that is ended here.
     pub tls: Option<ChainTls>,
+    /// Bounds of its open connections, with those that are open.
+    pub connection_limits: Vec<OpenLimit>,
     /// HTTP, when that ends the chain.
     pub http: Option<Arc<HcmPlan>>,
     /// TCP, when that ends the chain.
     pub tcp: Option<Arc<TcpPlan>>,
 }
+
+/// A bound of a chain's open connections, over all workers.
+#[derive(Debug)]
+pub struct OpenLimit {
+    /// Its configuration.
+    pub limit: Arc<ConnectionLimit>,
+    open: Arc<AtomicU64>,
+}
+
+/// A place under an [`OpenLimit`], given back when dropped.
+pub(crate) struct Opened(Arc<AtomicU64>);
 
 /// TLS that a chain ends.
 #[derive(Debug)]
@@ -91,16 +107,6 @@ impl ListenerPlan {
             listener,
         }
     }
-
-    /// What has become of a chain, for connections that outlive a push: chains are known by name and conditions together.
-    pub(crate) fn successor(&self, old: &FilterChain) -> Option<&Arc<ChainPlan>> {
-        let is_default =
-            |plan: &Arc<ChainPlan>| self.default.as_ref().is_some_and(|default| Arc::ptr_eq(default, plan));
-        let same = |plan: &&Arc<ChainPlan>| plan.chain.name == old.name && plan.chain.matches == old.matches;
-        let mut found = self.chains.iter().chain(&self.default).filter(same);
-        let first = found.next();
-        found.find(|plan| is_default(plan) && plan.chain.terminal == old.terminal).or(first)
-    }
 }
 
 impl ChainPlan {
@@ -113,7 +119,30 @@ impl ChainPlan {
                 Some(Arc::new(TcpPlan { tcp: Arc::clone(tcp), loggers: Loggers::new(&tcp.access_log) })),
             ),
         };
-        Self { chain, tls, http, tcp }
+        let connection_limits = chain.network_filters.iter().filter_map(|filter| match filter {
+            NetworkFilter::ConnectionLimit(limit) => Some(OpenLimit::new(limit)),
+            _ => None,
+        });
+        Self { connection_limits: connection_limits.collect(), chain, tls, http, tcp }
+    }
+}
+
+impl OpenLimit {
+    fn new(limit: &Arc<ConnectionLimit>) -> Self {
+        Self { limit: Arc::clone(limit), open: Arc::default() }
+    }
+
+    /// A place among the open connections; none when all are taken.
+    pub(crate) fn take(&self) -> Option<Opened> {
+        let most = self.limit.max_connections;
+        let taken = self.open.fetch_update(Relaxed, Relaxed, |open| (open < most).then_some(open + 1));
+        taken.ok().map(|_| Opened(Arc::clone(&self.open)))
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -169,12 +198,17 @@ fn limits(hcm: &HttpConnectionManager) -> Limits {
     let default = Limits::default();
     let lower = |configured: usize, bound: usize| if configured == 0 { bound } else { configured.min(bound) };
     let head_timeout = hcm.request_headers_timeout.filter(|timeout| !timeout.is_zero());
+    let keepalive = hcm.http2.keepalive_interval.zip(hcm.http2.keepalive_timeout);
     Limits {
         head_bytes: lower(hcm.request_headers_bytes_max, default.head_bytes),
         header_count: lower(hcm.headers_count_max, default.header_count),
-        head_timeout: head_timeout.unwrap_or(default.head_timeout),
-        idle_timeout: hcm.idle_timeout.unwrap_or(default.idle_timeout),
-        linger: hcm.delayed_close_timeout.unwrap_or(default.linger).min(Duration::from_secs(5)),
+        head_timeout: head_timeout.map_or(default.head_timeout, |most| most.min(default.head_timeout)),
+        idle_timeout: hcm.idle_timeout,
+        max_connection_duration: hcm.max_connection_duration,
+        drain_timeout: hcm.drain_timeout,
+        max_requests: hcm.max_requests_per_connection,
+        linger: hcm.delayed_close_timeout.unwrap_or_default().min(LINGER_MAX),
+        h2_keepalive: keepalive.map(|(interval, timeout)| Keepalive { interval, timeout }),
         h2_streams: hcm.http2.max_concurrent_streams.unwrap_or(default.h2_streams).min(default.h2_streams),
         h2_connect_protocol: hcm.http2.allow_connect,
         h2_stream_window: hcm.http2.initial_stream_window_bytes.unwrap_or(default.h2_stream_window),

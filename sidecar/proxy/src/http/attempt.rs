@@ -30,9 +30,11 @@ use super::respond::{ATTEMPT_COUNT, SERVICE_TIME, Shape};
 use super::retry::{self, Retries};
 use super::rewrite::{Switch, rewrite, rewrite_host, switch, timeout};
 use super::router::{Answer, Chosen, view};
+use super::stream::Clocks;
 use super::timed::Timed;
 use super::{Connection, connect, mirror, reply};
 use crate::config::{ClusterPlan, Config, HcmPlan};
+use crate::overload::Level;
 use crate::pool::{PoolError, Protocol, Ready, Target, UpstreamInfo, thresholds};
 use crate::target::{self, Pick, Wanted};
 use crate::usage::Totals;
@@ -45,6 +47,8 @@ pub(super) struct Forwarding<'a> {
     pub(super) connection: &'a Connection,
     pub(super) config: &'a Config,
     pub(super) plan: &'a HcmPlan,
+    /// What bounds the stream already.
+    pub(super) clocks: Option<&'a Clocks>,
     pub(super) chosen: &'a Chosen,
     pub(super) action: &'a RouteAction,
     pub(super) afterwards: &'a Afterwards,
@@ -131,6 +135,13 @@ async fn begin(
     let timeout = timeout(cx, parts, record);
     let per_try = retry::millis(parts.headers.get(retry::PER_TRY_TIMEOUT))
         .or_else(|| retries.as_ref().and_then(Retries::per_try_timeout));
+    let clocks = match cx.clocks {
+        Some(clocks) => {
+            clocks.route(cx.action);
+            None
+        }
+        None => Clocks::of_route(cx.action, &mut body),
+    };
     rewrite(cx, parts, record, timeout);
     let hashed = if cx.action.hash_policy.is_empty() {
         HashOutcome::default()
@@ -152,7 +163,8 @@ async fn begin(
         if record.grpc {
             body = Body::wrap(grpc::Counted::new(body, &record.request_messages, None));
         }
-        Some(Replay::new(body))
+        let calm = cx.connection.down.worker.shared.overload.level() == Level::Calm;
+        Some(Replay::new(body, calm))
     };
     mirror::start(cx, parts, body.as_ref(), record);
     record.capture_request(&parts.uri, &parts.headers);
@@ -168,7 +180,13 @@ async fn begin(
         hash: hashed.hash,
         upgrade: switch == Switch::Forward,
     };
-    let mut answer = exchange.run(record).await?;
+    let mut answer = match clocks {
+        None => exchange.run(record).await?,
+        Some(clocks) => {
+            let answer = clocks.within(exchange.run(record)).await??;
+            Answer { clocks: Some(clocks), ..answer }
+        }
+    };
     if let Some(cookie) = hashed.cookie
         && let Ok(value) = HeaderValue::try_from(cookie.set_cookie)
     {
@@ -413,7 +431,7 @@ impl Exchange<'_> {
         }
         let shape = Shape { connection: self.cx.connection, plan: self.cx.plan };
         let response = shape.routed(response, self.cx.chosen, &self.parts.headers, record);
-        Answer { response: shape.upstream(response, record, self.cx.afterwards), upgraded }
+        Answer { upgraded, ..shape.upstream(response, record, self.cx.afterwards).into() }
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn terminate(
     let shape = Shape { connection: cx.connection, plan: cx.plan };
     let response = shape.routed(response, cx.chosen, &parts.headers, record);
     let response = shape.upstream(response, record, cx.afterwards);
-    Ok(Answer { response, upgraded: Some(Prefixed::new(BytesMut::new(), connected.io)) })
+    Ok(Answer { upgraded: Some(Prefixed::new(BytesMut::new(), connected.io)), ..response.into() })
 }
 
 /// A WebSocket over HTTP/2 has no key (RFC 8441, 5), which a server of HTTP/1.1 insists on.

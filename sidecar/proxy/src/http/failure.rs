@@ -7,6 +7,7 @@ use http::StatusCode;
 use sidecar_http::{BodyError, ParseError, SendError};
 use sidecar_telemetry::Flag;
 
+use super::stream::Expired;
 use crate::pool::ConnectError;
 
 /// Why a request was not answered by an upstream.
@@ -34,6 +35,10 @@ pub(super) enum Failure {
     Timeout,
     /// The attempt's time is over.
     PerTryTimeout,
+    /// There is not enough memory to begin anything.
+    Overloaded,
+    /// A clock of the stream has run out; whether the request had arrived by then.
+    Stream { why: Expired, arrived: bool },
     /// The client broke off its own request.
     DownstreamBody,
     /// A fault was injected.
@@ -132,6 +137,20 @@ impl Failure {
                     details,
                     "upstream request timeout",
                 )
+            }
+            Self::Overloaded => {
+                row(S::SERVICE_UNAVAILABLE, Some(Flag::OverloadManager), "overload", "envoy overloaded")
+            }
+            Self::Stream { why, arrived } => {
+                let status = if *arrived { S::GATEWAY_TIMEOUT } else { S::REQUEST_TIMEOUT };
+                let (flag, details) = match why {
+                    Expired::Idle => (Some(Flag::StreamIdleTimeout), "stream_idle_timeout"),
+                    Expired::Request => (None, "request_overall_timeout"),
+                    Expired::Duration => (None, "max_duration_timeout"),
+                };
+                // A gRPC client is told that its deadline is over only where that is what it was.
+                let grpc_status = (*why == Expired::Duration).then_some(4);
+                Meaning { grpc_status, ..row(status, flag, details, why.text()) }
             }
             Self::DownstreamBody => row(
                 S::BAD_REQUEST,

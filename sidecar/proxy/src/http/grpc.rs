@@ -96,8 +96,8 @@ impl Counted {
 }
 
 impl Layer for Counted {
-    fn background(mut self: Pin<&mut Self>, cx: &mut Context<'_>) {
-        self.body.background(cx);
+    fn background(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<BodyError> {
+        self.body.background(cx)
     }
 }
 

@@ -96,8 +96,8 @@ impl Decoded {
 }
 
 impl Layer for Decoded {
-    fn background(mut self: Pin<&mut Self>, cx: &mut Context<'_>) {
-        self.body.background(cx);
+    fn background(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<BodyError> {
+        self.body.background(cx)
     }
 }
 
@@ -146,8 +146,8 @@ impl Encoded {
 }
 
 impl Layer for Encoded {
-    fn background(mut self: Pin<&mut Self>, cx: &mut Context<'_>) {
-        self.body.background(cx);
+    fn background(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<BodyError> {
+        self.body.background(cx)
     }
 }
 

@@ -19,6 +19,7 @@ use sidecar_telemetry::{
 };
 
 use super::Connection;
+use super::stream::Expired;
 use super::timed::TIMEOUT;
 use crate::config::{ClusterPlan, HcmPlan};
 use crate::listen::Downstream;
@@ -29,7 +30,7 @@ use crate::usage::Permit;
 
 /// One request.
 pub(super) struct Record {
-    down: Rc<Downstream>,
+    pub(super) down: Rc<Downstream>,
     stats: HttpStats,
     loggers: Arc<Loggers>,
     begun: Instant,
@@ -179,6 +180,16 @@ impl Record {
             Some(Abort::Body(BodyError::GivenUp(TIMEOUT))) => {
                 self.flags.insert(Flag::UpstreamRequestTimeout);
                 self.details = Cow::Borrowed("response_timeout");
+            }
+            Some(Abort::Body(BodyError::GivenUp(text))) if *text == Expired::Idle.text() => {
+                self.flags.insert(Flag::StreamIdleTimeout);
+                self.details = Cow::Borrowed("stream_idle_timeout");
+            }
+            Some(Abort::Body(BodyError::GivenUp(text))) if *text == Expired::Duration.text() => {
+                self.details = Cow::Borrowed("max_duration_timeout");
+            }
+            Some(Abort::Body(BodyError::GivenUp(text))) if *text == Expired::Request.text() => {
+                self.details = Cow::Borrowed("request_overall_timeout");
             }
             Some(Abort::Body(_)) => {
                 self.flags.insert(Flag::UpstreamConnectionTermination);

@@ -45,14 +45,15 @@ pub(super) struct Reader {
 }
 
 impl Replay {
-    pub(super) fn new(source: Body) -> Self {
+    /// Wraps a body; `keeps` is whether it may have to be sent again.
+    pub(super) fn new(source: Body, keeps: bool) -> Self {
         let length = source.size_hint().exact();
         let state = State {
             source,
             kept: Vec::new(),
             pieces: 0,
             kept_bytes: 0,
-            lost: false,
+            lost: !keeps,
             ended: false,
             failed: false,
             trailers: None,
@@ -65,7 +66,7 @@ impl Replay {
     /// Whether the body can still be sent from its beginning.
     pub(super) fn is_whole(&self) -> bool {
         let state = self.state.borrow();
-        !state.lost && !state.failed
+        !state.failed && (!state.lost || state.pieces == 0)
     }
 
     /// Whether all of it was read from the client.
@@ -210,7 +211,7 @@ impl http_body::Body for Reader {
         let read = state.kept.iter().take(self.next).map(|piece| piece.len() as u64).sum::<u64>();
         let length = state
             .length
-            .filter(|_| !state.lost)
+            .filter(|_| !state.lost || state.pieces == 0)
             .or((state.ended && !state.lost).then_some(state.kept_bytes as u64));
         length
             .and_then(|length| length.checked_sub(read))

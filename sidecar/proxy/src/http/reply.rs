@@ -8,6 +8,8 @@ use super::record::Record;
 
 /// `x-envoy-overloaded`
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+/// `x-envoy-local-overloaded`
+const LOCAL_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-local-overloaded");
 /// `grpc-status`
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// `grpc-message`
@@ -23,12 +25,15 @@ pub(super) fn failed(failure: &Failure, record: &mut Record) -> Response<Body> {
         reason.clone_into(&mut record.transport_failure);
     }
     record.details = meaning.details;
-    let mut response = if record.grpc || meaning.grpc_status.is_some() {
+    let mut response = if record.grpc || matches!(failure, Failure::FaultGrpc(_)) {
         let status = meaning.grpc_status.unwrap_or_else(|| grpc_status(meaning.status));
         grpc(status, &meaning.body, record)
     } else {
         text(meaning.status, meaning.body.into_owned().into_bytes())
     };
+    if *failure == Failure::Overloaded {
+        response.headers_mut().insert(LOCAL_OVERLOADED, HeaderValue::from_static("true"));
+    }
     if meaning.overloaded {
         response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
     }

@@ -8,6 +8,7 @@ use sidecar_http::tunnel::{self, Ended};
 use sidecar_http::{Abort, Body, ByteCount, Finish, Outcome, Upgraded};
 use sidecar_model::hcm::ServerHeader;
 use sidecar_model::listener::Direction;
+use sidecar_telemetry::Flag;
 use sidecar_telemetry::peer::{PEER_METADATA, PEER_METADATA_ID};
 use sidecar_telemetry::trace::REQUEST_ID;
 
@@ -17,7 +18,9 @@ use super::mutate::{self, Side};
 use super::prepare::DECORATOR;
 use super::record::Record;
 use super::router::Chosen;
+use super::stream;
 use crate::config::HcmPlan;
+use crate::stats::Tunnel;
 
 /// `x-envoy-upstream-service-time`
 pub(super) const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -149,15 +152,36 @@ pub(super) fn levels(chosen: &Chosen, which: Which) -> Vec<&sidecar_model::Heade
     levels
 }
 
-/// Joins both ends of an upgraded connection and reports when it ends.
-pub(super) fn tunnel(upstream: Upgraded, record: Box<Record>, idle: Duration) -> Upgrade {
+/// Joins both ends of an upgraded connection and reports when it ends: by itself, after being still for `idle` (zero: any time), when
+/// the stream's time is over, or when the configuration takes no such connection any more.
+pub(super) fn tunnel(
+    upstream: Upgraded,
+    record: Box<Record>,
+    idle: Duration,
+    left: Option<Duration>,
+) -> Upgrade {
     Box::new(move |client: Upgraded| {
         Box::pin(async move {
             let (sent, received) = (ByteCount::default(), ByteCount::default());
             let mut record = record;
             record.received = Some(sent.clone());
-            let ended = tunnel::join(client, upstream, idle, &sent, &received).await;
-            let abort = matches!(ended, Ended::Downstream(_)).then_some(Abort::Downstream);
+            let down = std::rc::Rc::clone(&record.down);
+            let _counted = Tunnel::open(&down.worker.shared);
+            let joined = tunnel::join(client, upstream, idle, &sent, &received);
+            let ended = tokio::select! {
+                biased;
+                ended = joined => Some(ended),
+                () = down.orphaned() => None,
+                () = stream::after(left) => {
+                    record.details = "max_duration_timeout".into();
+                    None
+                }
+            };
+            if let Some(Ended::Idle) = &ended {
+                record.flags.insert(Flag::StreamIdleTimeout);
+                record.details = "stream_idle_timeout".into();
+            }
+            let abort = matches!(ended, Some(Ended::Downstream(_))).then_some(Abort::Downstream);
             record.finish(Outcome { body_bytes: received.total(), abort });
         })
     })

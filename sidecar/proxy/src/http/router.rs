@@ -15,6 +15,7 @@ use super::attempt::{self, Forwarding};
 use super::failure::Failure;
 use super::record::Record;
 use super::respond::{self, Shape};
+use super::stream::Clocks;
 use super::{filters, prepare, reply};
 use crate::config::{Config, HcmPlan};
 
@@ -49,27 +50,35 @@ pub(super) struct Answer {
     pub(super) response: Response<Body>,
     /// The upstream's end of an upgraded connection.
     pub(super) upgraded: Option<Upgraded>,
+    /// What bounds the rest of the stream.
+    pub(super) clocks: Option<Clocks>,
+    /// It is the connection's last answer.
+    pub(super) close: bool,
 }
 
 impl From<Response<Body>> for Answer {
     fn from(response: Response<Body>) -> Self {
-        Self { response, upgraded: None }
+        Self { response, upgraded: None, clocks: None, close: false }
     }
 }
 
 impl Answer {
     /// The answer as the connection writes it; `record` hears how that ends.
-    pub(super) fn into_reply(self, plan: &HcmPlan, mut record: Box<Record>) -> Reply {
+    pub(super) fn into_reply(self, mut record: Box<Record>) -> Reply {
         record.capture_response(self.response.status().as_u16(), self.response.headers());
+        let close = self.close;
         match self.upgraded {
-            None => Reply { response: self.response, finish: Some(record), ..Reply::default() },
+            None => {
+                let response = match self.clocks {
+                    Some(clocks) => self.response.map(|body| clocks.bound(body)),
+                    None => self.response,
+                };
+                Reply { response, finish: Some(record), close, ..Reply::default() }
+            }
             Some(upstream) => {
-                let idle = plan.hcm.stream_idle_timeout.unwrap_or_default();
-                Reply {
-                    response: self.response,
-                    upgrade: Some(respond::tunnel(upstream, record, idle)),
-                    ..Reply::default()
-                }
+                let (idle, left) = self.clocks.map_or((None, None), |clocks| (clocks.idle(), clocks.left()));
+                let upgrade = respond::tunnel(upstream, record, idle.unwrap_or_default(), left);
+                Reply { response: self.response, upgrade: Some(upgrade), close, ..Reply::default() }
             }
         }
     }
@@ -93,6 +102,7 @@ pub(super) async fn run(
     connection: &Connection,
     config: &Config,
     plan: &HcmPlan,
+    clocks: Option<&Clocks>,
     mut parts: Parts,
     body: Body,
     record: &mut Record,
@@ -136,8 +146,15 @@ pub(super) async fn run(
                 Some(call) => call.request(body),
                 None => body,
             };
-            let forwarding =
-                Forwarding { connection, config, plan, chosen: &chosen, action, afterwards: &afterwards };
+            let forwarding = Forwarding {
+                connection,
+                config,
+                plan,
+                clocks,
+                chosen: &chosen,
+                action,
+                afterwards: &afterwards,
+            };
             attempt::forward(&forwarding, parts, body, record).await
         }
         action => {

@@ -25,8 +25,8 @@ impl Timed {
 }
 
 impl Layer for Timed {
-    fn background(mut self: Pin<&mut Self>, cx: &mut Context<'_>) {
-        self.body.background(cx);
+    fn background(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<BodyError> {
+        self.body.background(cx)
     }
 }
 

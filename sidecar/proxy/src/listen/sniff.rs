@@ -42,7 +42,7 @@ const METHODS: [&[u8]; 12] = [
 ];
 
 /// What the first bytes say.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Sniffed {
     /// They begin a TLS handshake.
     pub(crate) tls: bool,

@@ -17,6 +17,26 @@ pub(crate) struct HttpCounters {
     completed: Counter,
     responses: [Counter; 6],
     protocol_errors: Counter,
+    events: [Counter; 7],
+}
+
+/// What seldom happens to a connection or a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A connection was closed for having no request.
+    CxIdleTimeout,
+    /// A connection was closed for its age.
+    CxMaxDuration,
+    /// A connection was closed after its last allowed request.
+    CxMaxRequests,
+    /// A stream was given up because nothing moved.
+    RqIdleTimeout,
+    /// A stream was given up because its request did not arrive in time.
+    RqTimeout,
+    /// A stream was given up for its age.
+    RqMaxDuration,
+    /// A request was refused for want of memory.
+    RqOverload,
 }
 
 /// The same as the worker's connections and requests hold it.
@@ -32,7 +52,7 @@ pub(crate) struct Registry(Mutex<Vec<(Arc<str>, Arc<HttpCounters>)>>);
 pub(crate) struct Known(RefCell<Vec<(Arc<str>, HttpStats)>>);
 
 /// Names and values of one prefix.
-pub(super) type Values = [(&'static str, u64); 9];
+pub(super) type Values = [(&'static str, u64); 16];
 
 impl HttpStats {
     pub(crate) fn opened(&self) {
@@ -50,6 +70,12 @@ impl HttpStats {
     pub(crate) fn ended(&self, code: u16) {
         self.0.completed.add(1);
         if let Some(counter) = self.0.responses.get(usize::from(code / 100)) {
+            counter.add(1);
+        }
+    }
+
+    pub(crate) fn event(&self, event: Event) {
+        if let Some(counter) = self.0.events.get(event as usize) {
             counter.add(1);
         }
     }
@@ -93,6 +119,7 @@ impl HttpCounters {
     fn values(&self) -> Values {
         let (opened, begun) = (self.connections.total(), self.requests.total());
         let of = |hundreds: usize| self.responses[hundreds].total();
+        let event = |event: Event| self.events[event as usize].total();
         [
             ("downstream_cx_total", opened),
             ("downstream_cx_active", opened.saturating_sub(self.closed.total())),
@@ -103,6 +130,13 @@ impl HttpCounters {
             ("downstream_rq_3xx", of(3)),
             ("downstream_rq_4xx", of(4)),
             ("downstream_rq_5xx", of(5)),
+            ("downstream_cx_idle_timeout", event(Event::CxIdleTimeout)),
+            ("downstream_cx_max_duration_reached", event(Event::CxMaxDuration)),
+            ("downstream_cx_max_requests_reached", event(Event::CxMaxRequests)),
+            ("downstream_rq_idle_timeout", event(Event::RqIdleTimeout)),
+            ("downstream_rq_timeout", event(Event::RqTimeout)),
+            ("downstream_rq_max_duration_reached", event(Event::RqMaxDuration)),
+            ("downstream_rq_overload_close", event(Event::RqOverload)),
         ]
     }
 }

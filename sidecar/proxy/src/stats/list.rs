@@ -65,6 +65,7 @@ pub fn list(shared: &Shared) -> Vec<Stat> {
     for (name, plan) in &config.clusters {
         cluster(name, plan, &mut all);
     }
+    all.extend(shared.overload.figures().map(|(name, value)| Stat::new("overload", "", name, "", value)));
     let count = |of: usize| u64::try_from(of).unwrap_or(u64::MAX);
     let plain = [
         ("cluster_manager", "active_clusters", count(config.clusters.len())),
@@ -125,7 +126,10 @@ impl Stat {
 fn is_gauge(field: &str) -> bool {
     let exact =
         ["active_clusters", "total_listeners_active", "workers_started", "uptime", "membership_total"];
-    field.ends_with("_active") || exact.contains(&field)
+    field.ends_with("_active")
+        || field.ends_with(".active")
+        || field.ends_with(".pressure")
+        || exact.contains(&field)
 }
 
 /// `upstream_rq_5xx` is `upstream_rq_xx` with a label, as in Istio's exposition.

@@ -106,6 +106,22 @@ impl Client {
         self.0.send_request(request).await.unwrap()
     }
 
+    /// Sends a request and reads the whole answer; none when the connection is closed instead.
+    pub(crate) async fn try_text(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Option<(u16, String, http::HeaderMap)> {
+        self.0.ready().await.ok()?;
+        let (parts, body) = self.0.send_request(request).await.ok()?.into_parts();
+        let body = body.collect().await.ok()?.to_bytes();
+        Some((parts.status.as_u16(), String::from_utf8_lossy(&body).into_owned(), parts.headers))
+    }
+
+    /// Whether the connection is closed by now.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Sends a request and reads the whole answer: status, body, headers.
     pub(crate) async fn text(&mut self, request: Request<Full<Bytes>>) -> (u16, String, http::HeaderMap) {
         let response = self.send(request).await;

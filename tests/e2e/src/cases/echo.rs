@@ -27,7 +27,7 @@ const HTTP: &str = "{name: http, port: 9080}";
 const NOBODY: &str = "{name: http, port: 9080, targetPort: 9999}";
 
 /// One deployment with an account of its own.
-fn workload(namespace: &str, name: &str, app: &str, replicas: u32, more: &str) -> String {
+pub fn workload(namespace: &str, name: &str, app: &str, replicas: u32, more: &str) -> String {
     format!(
         "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {name}, namespace: {namespace}}}\n---\n\
          apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  \
@@ -39,7 +39,7 @@ fn workload(namespace: &str, name: &str, app: &str, replicas: u32, more: &str) -
     )
 }
 
-fn service(namespace: &str, name: &str, app: &str, port: &str) -> String {
+pub fn service(namespace: &str, name: &str, app: &str, port: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  selector: {{app: {app}}}\n  \
          ports: [{port}]\n---\n"

@@ -20,7 +20,8 @@ impl http_body::Body for Pieces {
 }
 
 fn replay(pieces: &[&[u8]]) -> Replay {
-    Replay::new(Body::wrap(Pieces(pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect())))
+    let pieces = pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect();
+    Replay::new(Body::wrap(Pieces(pieces)), true)
 }
 
 fn read(body: &mut Body) -> Option<Result<Bytes, BodyError>> {
