@@ -99,6 +99,7 @@ async fn status(shared: &Shared) -> Value {
         "name": options.place.name,
         "pid": std::process::id(),
         "ready": shared.board.is_ready(),
+        "ending": shared.ending.borrow().map(|ending| ending.pods()),
         "seconds": shared.board.seconds(),
         "components": parts,
         "nodes": nodes,
@@ -147,5 +148,5 @@ fn shutdown(shared: &Shared, query: Option<&str>) -> Result<Value> {
         Some(other) => bail!("`{other}` must be pods=stop or pods=keep"),
     };
     shared.ending.send_replace(Some(ending));
-    Ok(json!({"stopping": true, "pods": if ending == Ending::StopPods { "stop" } else { "keep" }}))
+    Ok(json!({"stopping": true, "pods": ending.pods()}))
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use cluster_network::Fabric;
@@ -22,8 +22,8 @@ use crate::machine;
 use crate::run::absolute;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-/// A cluster that was asked: its pods get some seconds to end.
-const STOP_TIMEOUT: Duration = Duration::from_secs(40);
+/// A cluster that was asked: it gives its parts up after ten seconds.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const SIGNAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A directory refills while the last container's parent writes its exit status.
 const DELETE_TRIES: usize = 50;
@@ -39,7 +39,7 @@ pub(crate) fn down(place: &Place) -> Result<()> {
     let place = absolute(place.clone())?;
     let instance = match Instance::try_acquire(&place.name)? {
         Ok(instance) => instance,
-        Err(holder) => stop_process(&place, holder.as_ref())?,
+        Err(holder) => stop_process(&place, holder)?,
     };
     for (directory, flag) in [(&place.data_dir, "--data-dir"), (&place.run_dir, "--run-dir")] {
         check_ours(directory, &place.name, flag)?;
@@ -54,8 +54,19 @@ pub(crate) fn down(place: &Place) -> Result<()> {
     instance.delete().context("cannot delete the cluster's lock file")
 }
 
-/// Asks, then signals, then kills, and waits each time for the lock, which the process holds as long as it lives.
-fn stop_process(place: &Place, holder: Option<&Holder>) -> Result<Instance> {
+/// Asks, then signals, then kills, and waits each time for the lock, which the process holds as long as it lives. Its pods are not asked:
+/// nothing that they could still save or hand over will be there a moment later.
+fn stop_process(place: &Place, mut holder: Option<Holder>) -> Result<Instance> {
+    let deadline = Instant::now() + SIGNAL_TIMEOUT;
+    while holder.is_none() && Instant::now() < deadline {
+        // It has the lock, and is about to write who it is.
+        match Instance::try_acquire(&place.name)? {
+            Ok(instance) => return Ok(instance),
+            Err(found) => holder = found,
+        }
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    let holder = holder.as_ref();
     if let Some(Holder { data_dir, run_dir, .. }) = holder
         && (data_dir, run_dir) != (&place.data_dir, &place.run_dir)
     {
@@ -91,7 +102,7 @@ fn ask(run_dir: &Path) -> io::Result<()> {
     socket.set_read_timeout(Some(ASK_TIMEOUT))?;
     socket.set_write_timeout(Some(ASK_TIMEOUT))?;
     socket.write_all(
-        b"POST /shutdown?pods=stop HTTP/1.1\r\nhost: cluster\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        b"POST /shutdown?pods=keep HTTP/1.1\r\nhost: cluster\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
     )?;
     let mut head = [0; 12];
     socket.read_exact(&mut head)?;

@@ -6,14 +6,17 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use cluster_network::NetNs;
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::statvfs::statvfs;
-use nix::unistd::geteuid;
+use nix::unistd::{AccessFlags, access, geteuid};
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// Below this the store could not even write its first checkpoint beside an image.
 const FREE_BYTES_MIN: u64 = 64 << 20;
+/// With less the kubelets report disk pressure, and no pod is scheduled (Kubernetes' default for `nodefs.available`).
+const FREE_PERCENT_MIN: u64 = 10;
 
 /// Checks rights, kernel features and programs.
 pub(crate) fn check() -> Result<()> {
@@ -49,13 +52,17 @@ pub(crate) fn prepare_directories(data_dir: &Path, run_dir: &Path) -> Result<()>
             .with_context(|| format!("cannot set the mode of {}", directory.display()))?;
     }
     let stat = statvfs(data_dir).with_context(|| format!("cannot look at {}", data_dir.display()))?;
-    let free = stat.blocks_available() * stat.fragment_size();
-    if free < FREE_BYTES_MIN {
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    let all = stat.blocks().saturating_mul(stat.fragment_size());
+    let needed = FREE_BYTES_MIN.max(all / 100 * FREE_PERCENT_MIN);
+    if free < needed {
         bail!(
-            "disk full: {} has {} MiB free, the cluster needs at least {} MiB; free some space or choose another --data-dir",
+            "disk full: {} has {} of {} MiB free, the cluster needs at least {} MiB ({FREE_PERCENT_MIN} %, or no pod is scheduled); \
+             free some space or choose another --data-dir",
             data_dir.display(),
             free >> 20,
-            FREE_BYTES_MIN >> 20
+            all >> 20,
+            needed.div_ceil(1 << 20)
         );
     }
     Ok(())
@@ -81,16 +88,31 @@ pub(crate) fn listen(host: &NetNs, port: u16, flag: &str) -> Result<TcpListener>
     })
 }
 
-/// Finds the controllers in a tree of either version, or a mixed one.
+/// Finds the controllers in a tree of either version, or a mixed one, where groups can be made.
 fn check_controllers(root: &Path) -> Result<()> {
     let unified = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+    if unified.is_empty() && fs::read_dir(root).map_or(true, |mut entries| entries.next().is_none()) {
+        bail!(
+            "no cgroups are mounted under {0}, so containers could not be limited: mount them with `mount -t cgroup2 none {0}`",
+            root.display()
+        );
+    }
     for controller in CONTROLLERS {
-        let here = unified.split_whitespace().any(|name| name == controller)
-            || root.join(controller).join("cgroup.procs").exists();
-        if !here {
+        let in_unified = unified.split_whitespace().any(|name| name == controller);
+        let tree = if in_unified { root.to_owned() } else { root.join(controller) };
+        if !in_unified && !tree.join("cgroup.procs").exists() {
             bail!(
-                "cgroup controller `{controller}` is not available under {}: boot with `cgroup_enable={controller}`, or mount it",
-                root.display()
+                "cgroup controller `{controller}` is not available under {0}: boot with `cgroup_enable={controller}`, or mount it with \
+                 `mkdir -p {1}; mount -t cgroup -o {controller} none {1}`",
+                root.display(),
+                tree.display()
+            );
+        }
+        if access(&tree, AccessFlags::W_OK) == Err(Errno::EROFS) {
+            bail!(
+                "{0} is read-only, so containers could not be limited: `mount -o remount,rw {0}`, or, in a container, give it the right to \
+                 (`--privileged`)",
+                tree.display()
             );
         }
     }

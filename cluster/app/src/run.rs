@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cluster_network::{Fabric, FabricConfig, NetNs};
 use cluster_store::{Embedded, Options};
+use nix::sys::stat::{SFlag, fstat};
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::cli::{self, Place, Publish};
@@ -42,6 +44,18 @@ pub(crate) enum Ending {
     StopPods,
 }
 
+// === impl Ending ===
+
+impl Ending {
+    /// Its word in the control socket's JSON.
+    pub(crate) fn pods(self) -> &'static str {
+        match self {
+            Self::KeepPods => "keep",
+            Self::StopPods => "stop",
+        }
+    }
+}
+
 /// What is prepared before the runtime starts.
 struct Prepared {
     options: cli::Run,
@@ -60,6 +74,10 @@ pub(crate) fn run(mut options: cli::Run) -> Result<()> {
     machine::check()?;
     options.place = absolute(options.place)?;
     let instance = Instance::acquire(&options.place, instance::ENDING_TIMEOUT)?;
+    if is_log_deleted() {
+        instance.delete().context("cannot delete the cluster's lock file")?;
+        bail!("cluster `{}` was removed while it was starting", options.place.name);
+    }
     let prepared = prepare(options, start)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
@@ -68,6 +86,13 @@ pub(crate) fn run(mut options: cli::Run) -> Result<()> {
     runtime.shutdown_timeout(Duration::from_secs(2));
     drop(instance);
     done
+}
+
+/// Whoever starts us puts our log into the data directory first. From here on a `down` finds our lock; one that came between has deleted
+/// that file, and is not to be undone.
+fn is_log_deleted() -> bool {
+    fstat(std::io::stderr())
+        .is_ok_and(|log| SFlag::from_bits_truncate(log.st_mode).contains(SFlag::S_IFREG) && log.st_nlink == 0)
 }
 
 /// Paths as the containers' parents will use them, whatever directory those are in.
@@ -102,10 +127,20 @@ fn prepare(options: cli::Run, start: Instant) -> Result<Prepared> {
     let admin = pki.client("kubernetes-admin", Some("system:masters"))?;
     kubeconfig::write_private(&kubeconfig, kubeconfig::text(name, &server, pki.ca_pem(), &admin).as_bytes())
         .with_context(|| format!("cannot write {}", kubeconfig.display()))?;
+    save_settings(&options)?;
     fs::write(run_dir.join("cluster.pid"), format!("{}\n", std::process::id()))
         .context("cannot write cluster.pid")?;
     let board = Board::new(start);
     Ok(Prepared { board, pki, fabric, api_listener, published, kubeconfig, options })
+}
+
+/// What the next `meshctl up` starts with unless it is told otherwise.
+fn save_settings(options: &cli::Run) -> Result<()> {
+    let path = options.place.data_dir.join("settings.json");
+    let settings =
+        json!({"nodes": options.nodes, "apiPort": options.api_port, "ingressPort": options.ingress_port});
+    kubeconfig::write_private(&path, settings.to_string().as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn publishes(options: &cli::Run) -> Vec<(Publish, &'static str)> {

@@ -11,7 +11,9 @@ mod metrics;
 mod output;
 mod place;
 mod preflight;
+mod presence;
 mod progress;
+mod settings;
 mod up;
 mod verbs;
 
@@ -37,7 +39,10 @@ fn main() -> ExitCode {
             return ExitCode::from(Exit::Failed as u8);
         }
     };
-    match runtime.block_on(run(args)) {
+    let done = runtime.block_on(run(args));
+    // Work in the background that nobody waits for any more must not keep the process.
+    runtime.shutdown_background();
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {failure}");

@@ -4,14 +4,15 @@ use crate::{
     control,
     failure::{Exit, Failure, Outcome},
     place::{Place, program},
+    settings::Settings,
 };
-use std::{fs, net::TcpListener, path::Path, process::Command, time::Duration};
+use std::{fs, net::TcpListener, process::Command, time::Duration};
 
 /// A port that a dying process holds is free within this time.
 const PORT_FREED: Duration = Duration::from_secs(1);
 
 /// Checks everything; returns a line about the machine.
-pub async fn check(place: &Place, api_port: u16, ingress_port: u16) -> Outcome<String> {
+pub async fn check(place: &Place, settings: &Settings) -> Outcome<String> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failure::new(
             Exit::Failed,
@@ -26,7 +27,6 @@ pub async fn check(place: &Place, api_port: u16, ingress_port: u16) -> Outcome<S
                 .fix(format!("apt-get install {package}")));
         }
     }
-    let cgroup = cgroup()?;
     let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if !filesystems.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay") {
         return Err(Failure::new(Exit::Failed, "the kernel has no overlayfs").fix("modprobe overlay"));
@@ -35,11 +35,15 @@ pub async fn check(place: &Place, api_port: u16, ingress_port: u16) -> Outcome<S
         program(name)?;
     }
     if control::status(&place.socket()).await?.is_none() {
-        free(api_port, "--api-port").await?;
-        free(ingress_port, "--ingress-port").await?;
+        free(settings.api_port, "--api-port").await?;
+        free(settings.ingress_port, "--ingress-port").await?;
     }
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    Ok(format!("kernel {}, {cgroup}, overlayfs, nft", kernel.trim().split('-').next().unwrap_or_default()))
+    Ok(format!(
+        "kernel {}, {}, overlayfs, nft",
+        kernel.trim().split('-').next().unwrap_or_default(),
+        cgroup()
+    ))
 }
 
 async fn free(port: u16, flag: &str) -> Outcome {
@@ -60,18 +64,8 @@ async fn free(port: u16, flag: &str) -> Outcome {
     }
 }
 
-/// The memory controller must be there, in either version.
-fn cgroup() -> Outcome<&'static str> {
+/// Which version limits containers. What is missing the cluster process says.
+fn cgroup() -> &'static str {
     let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    if v2.split_whitespace().any(|c| c == "memory") {
-        return Ok("cgroup v2");
-    }
-    if Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
-        return Ok("cgroup v1");
-    }
-    Err(Failure::new(
-        Exit::Failed,
-        "there is no cgroup memory controller, so containers could not be limited",
-    )
-    .fix("mount -t cgroup2 none /sys/fs/cgroup, or boot without cgroup_disable=memory"))
+    if v2.split_whitespace().any(|c| c == "memory") { "cgroup v2" } else { "cgroup v1" }
 }

@@ -7,19 +7,25 @@ use crate::{
     figures, image, install,
     place::{Place, program},
     preflight,
+    presence::{self, Presence},
     progress::{Note, Steps},
+    settings::{self, Asked, Settings},
 };
 use bytes::Bytes;
 use clap::Args;
 use http::Method;
+use nix::libc::{SIGKILL, SIGTERM};
 use policies_api::names::{BOOKINFO_IMAGE, MESHD_IMAGE, SIDECAR_IMAGE};
 use serde_json::Value;
 use std::{
-    os::unix::process::CommandExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
+
+/// A cluster that has not everything ready by then never will.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Starts a cluster with the mesh; `--demo` adds an application and traffic.
 #[derive(Debug, Clone, Args)]
@@ -27,15 +33,15 @@ pub struct Up {
     /// Also start the sample application, with traffic.
     #[arg(long)]
     demo: bool,
-    /// Number of nodes, each a network namespace of this machine.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
-    nodes: u8,
-    /// Port of the Kubernetes API on 127.0.0.1.
-    #[arg(long, default_value_t = 6443)]
-    api_port: u16,
-    /// Port of the ingress gateway on 127.0.0.1.
-    #[arg(long, default_value_t = 8080)]
-    ingress_port: u16,
+    /// Number of nodes, each a network namespace of this machine [default: as before, else 2].
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
+    nodes: Option<u8>,
+    /// Port of the Kubernetes API on 127.0.0.1 [default: as before, else 6443].
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    api_port: Option<u16>,
+    /// Port of the ingress gateway on 127.0.0.1 [default: as before, else 8080].
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    ingress_port: Option<u16>,
     /// Start the cluster only, without the mesh.
     #[arg(long, conflicts_with = "demo")]
     no_mesh: bool,
@@ -47,13 +53,33 @@ pub struct Up {
 /// Runs the command.
 pub async fn run(place: &Place, up: &Up) -> Outcome {
     let steps = Steps::new(up.output == "json");
-    steps.run("preflight", |_| async { preflight::check(place, up.api_port, up.ingress_port).await }).await?;
-    steps.run("cluster", |note| start_cluster(place, up, note)).await?;
-    if up.no_mesh {
-        return Ok(());
+    let asked = Asked { nodes: up.nodes, api_port: up.api_port, ingress_port: up.ingress_port };
+    let settings = settings::settle(place, asked).await?;
+    steps.run("preflight", |_| async { preflight::check(place, &settings).await }).await?;
+    let mut present = None;
+    steps
+        .run("cluster", |note| async {
+            let status = start_cluster(place, &settings, note).await?;
+            present = Some(Presence::new(place.socket(), &status));
+            Ok::<_, Failure>(format!(
+                "API on 127.0.0.1:{}, {} nodes ready, DNS",
+                settings.api_port, settings.nodes
+            ))
+        })
+        .await?;
+    match present {
+        Some(present) if !up.no_mesh => present.during(mesh(&steps, place, up, &settings)).await,
+        _ => Ok(()),
     }
+}
+
+/// What comes into the cluster once it runs.
+async fn mesh(steps: &Steps, place: &Place, up: &Up, settings: &Settings) -> Outcome {
     let cluster = Cluster::open(place).await?;
-    let packed = pack_images(up.demo)?;
+    let demo_too = up.demo;
+    // Some hundred megabytes to read and to sum up, beside which a person and a `down` must be heard.
+    let packed = tokio::task::spawn_blocking(move || pack_images(demo_too)).await;
+    let packed = packed.map_err(|error| Failure::new(Exit::Failed, error.to_string()))??;
     let images = packed.images();
     steps.run("images", |note| load_images(place, packed, note)).await?;
     steps
@@ -73,19 +99,26 @@ pub async fn run(place: &Place, up: &Up) -> Outcome {
         })
         .await?;
     if up.demo {
-        demo(&steps, place, up, &cluster, &images).await?;
+        demo(steps, place, up, settings, &cluster, &images).await?;
     }
     Ok(())
 }
 
-async fn demo(steps: &Steps, place: &Place, up: &Up, cluster: &Cluster, images: &install::Images) -> Outcome {
+async fn demo(
+    steps: &Steps,
+    place: &Place,
+    up: &Up,
+    settings: &Settings,
+    cluster: &Cluster,
+    images: &install::Images,
+) -> Outcome {
     steps
         .run("demo", |note| async move {
             let count = install::demo(cluster, images, &note).await?;
             Ok::<_, Failure>(format!("bookinfo: 6 workloads with sidecars{}", changes(count.changed)))
         })
         .await?;
-    let url = format!("http://127.0.0.1:{}/productpage", up.ingress_port);
+    let url = format!("http://127.0.0.1:{}/productpage", settings.ingress_port);
     steps
         .run("traffic", |note| {
             let url = url.clone();
@@ -114,40 +147,51 @@ fn changes(changed: usize) -> String {
     if changed == 0 { ", nothing changed".into() } else { String::new() }
 }
 
-async fn start_cluster(place: &Place, up: &Up, note: Note) -> Outcome<String> {
+/// Starts the cluster process unless it runs, and waits until it is ready. Returns its status.
+async fn start_cluster(place: &Place, settings: &Settings, note: Note) -> Outcome<Value> {
     let socket = place.socket();
     let mut child = None;
     if control::status(&socket).await?.is_none() {
         note.set("starting the cluster process");
-        child = Some(spawn_cluster(place, up)?);
+        child = Some(spawn_cluster(place, settings)?);
     }
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let deadline = tokio::time::Instant::now() + START_TIMEOUT;
     loop {
-        match control::status(&socket).await? {
-            Some(status) if status["ready"] == true => return Ok(describe(&status, up)),
-            Some(status) => note.set(waiting_for(&status)),
-            None => note.set("waiting for the cluster process"),
-        }
-        if let Some(status) = child.as_mut().map(Child::try_wait).transpose()?.flatten() {
-            return Err(died(place, status));
+        let ended = child.as_mut().map(Child::try_wait).transpose()?.flatten();
+        match (control::status(&socket).await?, ended) {
+            (Some(status), _) if !status["ending"].is_null() => return Err(presence::gone()),
+            (Some(status), _) if status["ready"] == true => return Ok(status),
+            // Another `up` was faster: its cluster will do.
+            (Some(status), Some(_)) => {
+                child = None;
+                note.set(waiting_for(&status));
+            }
+            (Some(status), None) => note.set(waiting_for(&status)),
+            (None, Some(status)) => return Err(died(place, status)),
+            (None, None) if child.is_none() => return Err(presence::gone()),
+            (None, None) => note.set("waiting for the cluster process"),
         }
         if tokio::time::Instant::now() > deadline {
-            return Err(Failure::new(Exit::TimedOut, "the cluster is not ready after 60 s")
-                .fix(format!("its log says more: {}", place.log().display())));
+            return Err(Failure::new(
+                Exit::TimedOut,
+                format!("the cluster is not ready after {START_TIMEOUT:?}"),
+            )
+            .fix(format!("its log says more: {}", place.log().display())));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// Starts `cluster run` in a session of its own, so that it outlives this command and its terminal.
-fn spawn_cluster(place: &Place, up: &Up) -> Outcome<Child> {
+fn spawn_cluster(place: &Place, settings: &Settings) -> Outcome<Child> {
     let program = program("cluster")?;
     std::fs::create_dir_all(place.data_dir())?;
     let log = std::fs::OpenOptions::new().create(true).append(true).open(place.log())?;
     let mut command = Command::new(program);
     command
-        .args(["run", "--name", &place.name, "--nodes", &up.nodes.to_string()])
-        .args(["--api-port", &up.api_port.to_string(), "--ingress-port", &up.ingress_port.to_string()])
+        .args(["run", "--name", &place.name, "--nodes", &settings.nodes.to_string()])
+        .args(["--api-port", &settings.api_port.to_string()])
+        .args(["--ingress-port", &settings.ingress_port.to_string()])
         .arg("--data-dir")
         .arg(place.data_dir())
         .arg("--run-dir")
@@ -161,7 +205,13 @@ fn spawn_cluster(place: &Place, up: &Up) -> Outcome<Child> {
 
 /// Why the process that was started has ended, in its own words.
 fn died(place: &Place, status: ExitStatus) -> Failure {
-    let log = std::fs::read_to_string(place.log()).unwrap_or_default();
+    // It ends by itself only with words; `stop` asks it to end, and `down` may have to use a signal.
+    let told = status.success() || matches!(status.signal(), Some(SIGTERM | SIGKILL));
+    if told {
+        return presence::gone();
+    }
+    // Its log lies in the data directory, which only `down` deletes.
+    let Ok(log) = std::fs::read_to_string(place.log()) else { return presence::gone() };
     let said = log
         .lines()
         .rev()
@@ -181,11 +231,6 @@ fn waiting_for(status: &Value) -> String {
         .map(|(name, _)| name.as_str())
         .collect();
     format!("waiting for {}", if waiting.is_empty() { "components".into() } else { waiting.join(", ") })
-}
-
-fn describe(status: &Value, up: &Up) -> String {
-    let nodes = status["nodes"].as_array().map_or(usize::from(up.nodes), Vec::len);
-    format!("API on 127.0.0.1:{}, {nodes} nodes ready, DNS", up.api_port)
 }
 
 /// What was built beside this program, packed.

@@ -102,7 +102,9 @@ async fn check_all(cluster: &Cluster, sources: &[Source], namespace: &str) -> Ou
             continue;
         }
         let api = cluster.api(&kind, Some(own));
-        let object: DynamicObject = serde_json::from_value(document.clone())?;
+        let mut object: DynamicObject = serde_json::from_value(document.clone())?;
+        // A file that was printed by `get` has them; as something new it may not.
+        (object.metadata.resource_version, object.metadata.uid) = (None, None);
         let params = PostParams { dry_run: true, field_manager: Some("meshctl".into()) };
         match api.create(&params, &object).await {
             Ok(_) => {}
