@@ -105,6 +105,8 @@ impl Fabric {
             net_ns: fabric_path(&config.name),
             nodes: (1..=config.nodes).map(|index| NodeNet::new(&config.name, index)).collect(),
         };
+        NetNs::prepare(Path::new(NETNS_DIRECTORY))
+            .map_err(NetworkError::io(format!("cannot prepare {NETNS_DIRECTORY}")))?;
         let namespace = NetNs::ensure(&fabric.net_ns)
             .map_err(NetworkError::io(format!("cannot create the namespace {}", fabric.net_ns.display())))?;
         inside(&namespace, || fabric.build_bridge())?;
@@ -130,6 +132,7 @@ impl Fabric {
             NetNs::remove(&path)
                 .map_err(NetworkError::io(format!("cannot remove the namespace {}", path.display())))?;
         }
+        NetNs::tidy(Path::new(NETNS_DIRECTORY));
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{FsType, statfs};
@@ -150,6 +151,32 @@ impl NetNs {
                 })?;
             thread.join().map_err(|_panic| io::Error::other("the namespace thread panicked"))?
         })
+    }
+
+    /// Makes `directory` what `ip netns` expects: a shared mount of its own. Else the first `ip netns add` would mount it over itself, with
+    /// copies of the namespaces in it, and the files underneath could never be deleted (iproute2's `create_netns_dir`).
+    ///
+    /// # Errors
+    /// When the directory or the mount cannot be made.
+    pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
+        fs::create_dir_all(directory)?;
+        // iproute2 takes the same lock.
+        let _lock =
+            Flock::lock(File::open(directory)?, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+        let none = None::<&str>;
+        if mount(none, directory, none, MsFlags::MS_SHARED | MsFlags::MS_REC, none).is_err() {
+            mount(Some(directory), directory, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+            mount(none, directory, none, MsFlags::MS_SHARED | MsFlags::MS_REC, none)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what [`NetNs::prepare`] made, once nobody has a namespace there. Nothing there is fine.
+    pub(crate) fn tidy(directory: &Path) {
+        if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none()) {
+            // Refused while it is in use, or where it is no mount: then there is nothing to take away.
+            let _in_use = umount2(directory, MntFlags::UMOUNT_NOFOLLOW);
+        }
     }
 
     /// Unmounts whatever namespace is mounted at `path` and deletes the file. Nothing there is fine.

@@ -1,9 +1,11 @@
 //! Nothing in the cluster reaches the machine's uplink, and the machine has no route into the cluster.
 
+use std::fs;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 
-use cluster_network::NetNs;
+use cluster_network::{Fabric, FabricConfig, NetNs};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tokio::net::UdpSocket;
 
 use crate::world::{SOON, World, address, connect, ip, isolated, namespace};
@@ -95,4 +97,28 @@ fn no_namespace_has_a_way_out_and_the_host_has_no_way_in() {
 fn extra_links(links: &str) -> usize {
     let known = ["ifb", "tunl0", "sit0", "ip6tnl0", "gre", "erspan"];
     links.lines().filter(|line| known.iter().any(|name| line.contains(&format!(": {name}")))).count()
+}
+
+#[test]
+fn another_programs_namespaces_do_not_stand_in_the_way() {
+    isolated("foreign", |world| async move {
+        // As after a boot: nobody has made a namespace yet.
+        mount(Some("test"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        let name = format!("{}-2", world.name);
+        let config = FabricConfig { name: name.clone(), run_dir: world.run_dir.join("2"), nodes: 1 };
+        Fabric::ensure(&config).unwrap();
+        ip(&["netns", "add", "other"]);
+        Fabric::remove(&name, &config.run_dir).unwrap();
+        let left: Vec<_> =
+            fs::read_dir("/run/netns").unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left, ["other"]);
+        ip(&["netns", "exec", "other", "ip", "link"]);
+        ip(&["netns", "delete", "other"]);
+        // The last one takes the directory's own mount away.
+        Fabric::ensure(&config).unwrap();
+        Fabric::remove(&name, &config.run_dir).unwrap();
+        let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+        assert!(!mounts.contains("test /run/netns "), "{mounts}");
+        umount2("/run", MntFlags::MNT_DETACH).unwrap();
+    });
 }
