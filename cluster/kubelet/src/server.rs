@@ -8,6 +8,7 @@ mod logs;
 mod metrics;
 mod port_forward;
 mod query;
+mod spdy;
 mod stats;
 mod websocket;
 

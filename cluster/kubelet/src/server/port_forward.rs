@@ -1,4 +1,7 @@
-//! `/portForward`: connections to ports inside a pod over a WebSocket, two channels a port: data and error.
+//! `/portForward`: connections to ports inside a pod, in the three forms that clients use: SPDY/3.1 after an upgrade (kubectl 1.30), SPDY/3.1
+//! in binary messages of a WebSocket (kubectl 1.31 and later, KEP-4006), and a WebSocket with two channels a port: data and error.
+
+mod session;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,8 +11,12 @@ use bytes::Bytes;
 use cluster_network::NetNs;
 use futures::stream::SplitSink;
 use futures::{SinkExt, StreamExt};
-use http::{Request, StatusCode};
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
@@ -29,13 +36,67 @@ const BLOCKS_WAITING_MAX: usize = 8;
 
 type Sink = Arc<Mutex<SplitSink<Socket, Message>>>;
 
-/// Forwards the ports named in the query.
+/// Forwards ports: those that a SPDY session's streams name, else those named in the query.
 pub(super) fn start(
     api: &Arc<Api>,
     found: &PodEntry,
     query: &Query,
     request: Request<Incoming>,
 ) -> Result<Answer, Refusal> {
+    let namespace = namespace(api, found).ok_or_else(|| {
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the pod has no network at the moment")
+    })?;
+    let shutdown = api.shutdown.clone();
+    if websocket::is_tunnel(&request) {
+        let (answer, upgrade) = websocket::accept_tunnel(request)?;
+        tokio::spawn(async move {
+            let Ok(socket) = websocket::open(upgrade).await else { return };
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = session::tunnel(socket, &namespace) => {}
+            }
+        });
+        return Ok(answer);
+    }
+    if is_spdy(&request) {
+        let (answer, upgrade) = accept_spdy(request);
+        tokio::spawn(async move {
+            let Ok(upgraded) = upgrade.await else { return };
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = session::serve(TokioIo::new(upgraded), &namespace) => {}
+            }
+        });
+        return Ok(answer);
+    }
+    let ports = ports(query)?;
+    let (answer, protocol, upgrade) = websocket::accept(request)?;
+    tokio::spawn(async move {
+        let Ok(socket) = websocket::open(upgrade).await else { return };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = forward(socket, protocol, &namespace, &ports) => {}
+        }
+    });
+    Ok(answer)
+}
+
+fn is_spdy(request: &Request<Incoming>) -> bool {
+    request.headers().get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"SPDY/3.1"))
+}
+
+/// Accepts an upgrade to SPDY/3.1 with the one subprotocol there is.
+fn accept_spdy(mut request: Request<Incoming>) -> (Answer, OnUpgrade) {
+    let mut answer = Answer::new(Empty::new().boxed());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+    headers.insert("x-stream-protocol-version", HeaderValue::from_static("portforward.k8s.io"));
+    (answer, hyper::upgrade::on(&mut request))
+}
+
+fn ports(query: &Query) -> Result<Vec<u16>, Refusal> {
     let bad = |message: &str| Refusal::new(StatusCode::BAD_REQUEST, message);
     let texts: Vec<String> = query
         .all("port")
@@ -49,19 +110,7 @@ pub(super) fn start(
     if ports.is_empty() || ports.len() > PORTS_MAX {
         return Err(bad("between 1 and 64 ports are needed"));
     }
-    let namespace = namespace(api, found).ok_or_else(|| {
-        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the pod has no network at the moment")
-    })?;
-    let (answer, protocol, upgrade) = websocket::accept(request)?;
-    let shutdown = api.shutdown.clone();
-    tokio::spawn(async move {
-        let Ok(socket) = websocket::open(upgrade).await else { return };
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = forward(socket, protocol, &namespace, &ports) => {}
-        }
-    });
-    Ok(answer)
+    Ok(ports)
 }
 
 fn namespace(api: &Api, found: &PodEntry) -> Option<PathBuf> {

@@ -78,20 +78,47 @@ impl Protocol {
 }
 
 /// Accepts an upgrade; the connection is there once the answer has been sent.
-pub(super) fn accept(mut request: Request<Incoming>) -> Result<(Answer, Protocol, OnUpgrade), Refusal> {
-    let header = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let bad = |message: &str| Refusal::new(StatusCode::BAD_REQUEST, message);
-    let upgrades = header(UPGRADE).is_some_and(|value| value.eq_ignore_ascii_case("websocket"));
-    let Some(key) = header(SEC_WEBSOCKET_KEY).filter(|_| upgrades) else {
-        return Err(bad("a WebSocket upgrade is needed: SPDY is not spoken here"));
-    };
-    let offered = header(SEC_WEBSOCKET_PROTOCOL);
+pub(super) fn accept(request: Request<Incoming>) -> Result<(Answer, Protocol, OnUpgrade), Refusal> {
+    let offered = header(&request, SEC_WEBSOCKET_PROTOCOL);
     let chosen = match offered {
         None => Some((Protocol::V1, "")),
         Some(offered) => Protocol::choose(offered),
     };
     let Some((protocol, name)) = chosen else {
-        return Err(bad("none of the offered WebSocket subprotocols is known"));
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "none of the offered WebSocket subprotocols is known",
+        ));
+    };
+    let name = name.to_owned();
+    let (answer, upgrade) = switch(request, &name)?;
+    Ok((answer, protocol, upgrade))
+}
+
+/// The subprotocol in which messages carry the bytes of a SPDY session (KEP-4006).
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+
+/// Whether a client offers the tunnel.
+pub(super) fn is_tunnel(request: &Request<Incoming>) -> bool {
+    let offered = header(request, SEC_WEBSOCKET_PROTOCOL).unwrap_or_default();
+    offered.split(',').any(|name| name.trim() == TUNNEL)
+}
+
+/// Accepts an upgrade with the tunnel.
+pub(super) fn accept_tunnel(request: Request<Incoming>) -> Result<(Answer, OnUpgrade), Refusal> {
+    switch(request, TUNNEL)
+}
+
+fn header(request: &Request<Incoming>, name: http::HeaderName) -> Option<&str> {
+    request.headers().get(name)?.to_str().ok()
+}
+
+/// Answers an upgrade with the subprotocol `name`, if it has one.
+fn switch(mut request: Request<Incoming>, name: &str) -> Result<(Answer, OnUpgrade), Refusal> {
+    let bad = |message: &str| Refusal::new(StatusCode::BAD_REQUEST, message);
+    let upgrades = header(&request, UPGRADE).is_some_and(|value| value.eq_ignore_ascii_case("websocket"));
+    let Some(key) = header(&request, SEC_WEBSOCKET_KEY).filter(|_| upgrades) else {
+        return Err(bad("a WebSocket upgrade is needed: SPDY is spoken for port-forward alone"));
     };
     let mut answer = Response::new(Empty::new().boxed());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -104,7 +131,7 @@ pub(super) fn accept(mut request: Request<Incoming>) -> Result<(Answer, Protocol
         let name = HeaderValue::try_from(name).map_err(|_| bad("invalid subprotocol"))?;
         headers.insert(SEC_WEBSOCKET_PROTOCOL, name);
     }
-    Ok((answer, protocol, hyper::upgrade::on(&mut request)))
+    Ok((answer, hyper::upgrade::on(&mut request)))
 }
 
 /// The connection behind an accepted upgrade.
