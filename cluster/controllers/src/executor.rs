@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use cluster_machinery::time;
 use futures::stream::{self, StreamExt};
 use http::{Method, Request, header::CONTENT_TYPE};
 use kube::{Client, Error};
@@ -12,8 +13,9 @@ use crate::{
     cache::Key,
     events::{Event, Recorder},
     hub::Hub,
-    plan::{Action, Alive, Plan, Verb},
+    plan::{Action, Alive, Kind, Plan, Verb},
     queue::Queue,
+    replicaset,
 };
 
 /// Requests of one batch under way at once.
@@ -136,6 +138,7 @@ impl Executor {
                     self.record(note.about, false, note.reason, message);
                 }
                 (Err(error), Some(reason)) if outcome == Outcome::Failed => {
+                    self.condition(&note.about, reason, &words(error)).await;
                     self.record(note.about, true, reason, format!("Error: {}", words(error)));
                 }
                 _ => {}
@@ -165,6 +168,33 @@ impl Executor {
             found["metadata"]["uid"] == object.uid.as_str()
                 && found["metadata"]["deletionTimestamp"].is_null()
         })
+    }
+
+    /// Says in a ReplicaSet's status why it has not the pods it wants; it takes that away itself once it has them. A failure that is told
+    /// already is not told again: each try would change the words.
+    async fn condition(&self, about: &Value, reason: &str, message: &str) {
+        let text = |key: &str| about[key].as_str().unwrap_or_default();
+        if text("kind") != Kind::ReplicaSet.name() {
+            return;
+        }
+        let key = Key::new(text("namespace"), text("name"));
+        let known = self.hub.caches.replica_sets.get(&key);
+        if known.is_none_or(|set| replicaset::has_failure(&set)) {
+            return;
+        }
+        // It is the only condition that ReplicaSets have.
+        let patch = json!({
+            "metadata": {"uid": about["uid"]},
+            "status": {"conditions": [{
+                "type": replicaset::FAILURE, "status": "True", "reason": reason, "message": message,
+                "lastTransitionTime": time::format(jiff::Timestamp::now()),
+            }]},
+        });
+        let path = Kind::ReplicaSet.path(&key, "status");
+        match send(&self.client, Method::PATCH, &path, "application/merge-patch+json", &patch).await {
+            Ok(object) => self.hub.wrote(Kind::ReplicaSet, object),
+            Err(error) => tracing::debug!(path, error = words(&error), "A failure could not be told"),
+        }
     }
 
     fn record(&self, about: Value, warning: bool, reason: &'static str, message: String) {

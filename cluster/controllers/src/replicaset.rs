@@ -19,6 +19,15 @@ use crate::{
 /// Pods made or removed in one go; the rest follows when these are seen.
 const BURST: usize = 500;
 
+/// The condition that says why pods cannot be made or removed.
+pub(crate) const FAILURE: &str = "ReplicaFailure";
+
+/// Whether the status says that pods could not be made or removed.
+pub(crate) fn has_failure(set: &ReplicaSet) -> bool {
+    let conditions = set.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == FAILURE)
+}
+
 /// Brings a ReplicaSet's pods closer to what its spec asks for.
 pub fn reconcile(caches: &Caches, key: &Key, now: Timestamp) -> Plan {
     let Some(set) = caches.replica_sets.get(key) else { return Plan::nothing() };
@@ -162,15 +171,20 @@ fn status(set: &ReplicaSet, mine: &[Arc<Pod>], now: Timestamp) -> (Option<Value>
     let replicas = i32::try_from(mine.len()).unwrap_or(i32::MAX);
     let generation = set.metadata.generation.unwrap_or(0);
     let old = set.status.clone().unwrap_or_default();
-    let same = old.replicas == replicas
+    let overcome = has_failure(set) && mine.len() == wanted(set);
+    let same = !overcome
+        && old.replicas == replicas
         && old.fully_labeled_replicas.unwrap_or(0) == full
         && old.ready_replicas.unwrap_or(0) == ready
         && old.available_replicas.unwrap_or(0) == available
         && old.observed_generation.unwrap_or(0) == generation;
-    let status = json!({
+    let mut status = json!({
         "replicas": replicas, "fullyLabeledReplicas": full, "readyReplicas": ready, "availableReplicas": available,
         "observedGeneration": generation,
     });
+    if overcome {
+        status["conditions"] = Value::Null;
+    }
     ((!same).then_some(status), next)
 }
 

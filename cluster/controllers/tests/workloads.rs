@@ -178,3 +178,33 @@ async fn namespaces_get_an_account_and_the_root_certificate() {
     world.patch::<ConfigMap>("shop", "kube-root-ca.crt", json!({"data": {"ca.crt": "forged"}})).await;
     check().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_are_refused_are_told_in_conditions_until_they_are_not() {
+    let world = World::new().await;
+    let enforce =
+        |level: &str| json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": level}}});
+    world.patch::<k8s_openapi::api::core::v1::Namespace>("", "shop", enforce("restricted")).await;
+    world.create::<Deployment>("shop", deployment("web", 2, "v1")).await;
+    let failure = |objects: &[Value]| {
+        let conditions = objects[0]["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|condition| condition["type"] == "ReplicaFailure")
+    };
+    let told = |objects: &[Value]| {
+        !objects.is_empty()
+            && failure(objects).is_some_and(|condition| {
+                condition["status"] == "True"
+                    && condition["reason"] == "FailedCreate"
+                    && condition["message"].as_str().is_some_and(|text| text.contains("violates PodSecurity"))
+            })
+    };
+    world.until::<ReplicaSet>("the set says why", "shop", told).await;
+    world.until::<Deployment>("the deployment, too", "shop", told).await;
+    world.patch::<k8s_openapi::api::core::v1::Namespace>("", "shop", enforce("privileged")).await;
+    world
+        .until::<Deployment>("the pods are there", "shop", |found| {
+            available(found, 2) && failure(found).is_none()
+        })
+        .await;
+    world.until::<ReplicaSet>("the set is well", "shop", |found| failure(found).is_none()).await;
+}

@@ -171,3 +171,24 @@ fn a_set_that_is_deleted_makes_nothing() {
     caches.replica_sets.told(serde_json::from_value(set).unwrap());
     assert!(creates(&plan(&caches)).is_empty());
 }
+
+#[test]
+fn a_failure_is_taken_back_when_all_pods_are_there() {
+    let failed = |pods: &[Value]| {
+        let caches = caches(2, pods);
+        let mut set = json!(*caches.replica_sets.get(&Key::new("n", "web-1")).unwrap());
+        set["metadata"]["resourceVersion"] = "2".into();
+        set["status"]["conditions"] = json!([{"type": FAILURE, "status": "True", "reason": "FailedCreate"}]);
+        caches.replica_sets.told(serde_json::from_value(set).unwrap());
+        let plan = plan(&caches);
+        let patches = plan.actions().filter_map(|action| match &action.verb {
+            Verb::Patch { patch, .. } => Some(patch["status"].clone()),
+            _ => None,
+        });
+        patches.collect::<Vec<_>>()
+    };
+    let partly = failed(&[owned(json!({}))]);
+    assert!(partly.iter().all(|status| status.get("conditions").is_none()), "{partly:?}");
+    let whole = failed(&[owned(json!({})), owned(json!({}))]);
+    assert_eq!(whole[0].get("conditions"), Some(&Value::Null), "{whole:?}");
+}
