@@ -14,6 +14,7 @@ mod webhooks;
 
 use anyhow::Context;
 use base_runtime::{TaskGroup, shutdown_on_signals};
+use base_types::ErrorChain;
 use clap::Parser;
 use config::{Args, Command, Config};
 use figures::Figures;
@@ -22,14 +23,24 @@ use meshd_xds::{Metrics, Publisher, Server, Tracker};
 use policies_api::names::ports;
 use policies_xds::{csr::CertificateServiceServer, discovery::AggregatedDiscoveryServiceServer};
 use prometheus_client::registry::Registry;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
 /// Streams are closed within this time at the end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let Args { command: Command::Serve(config) } = Args::parse();
+    match start(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("meshd: {}", ErrorChain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(config: Config) -> anyhow::Result<()> {
     base_tls::install_default_provider();
     base_runtime::log::init(&config.log_level, base_runtime::log::Format::Text)?;
     let runtime =
@@ -104,7 +115,7 @@ async fn index(
         publisher.publish(meshd_xds::Publication { snapshot, change: Arc::new(change) })
     };
     if let Err(error) = meshd_index::run(client, publish, shutdown).await {
-        tracing::error!(error = %base_types::ErrorChain(&error), "The index ended; the control plane restarts");
+        tracing::error!(error = %ErrorChain(&error), "The index ended; the control plane restarts");
         std::process::exit(1);
     }
 }

@@ -6,6 +6,7 @@
 mod decision;
 mod metadata;
 mod probes;
+mod proxy_config;
 mod template;
 
 pub use decision::{Decision, decide};
@@ -44,20 +45,26 @@ pub fn pod(config: &Config, namespace: &str, pod: &Value) -> Answer {
     match decide(namespace, pod) {
         Decision::Skip(_) => Answer::Allow(Vec::new()),
         Decision::Refuse(message) => Answer::Deny { code: 400, message },
-        Decision::Inject(template) => {
-            let injected = injected(config, template, namespace, pod);
-            Answer::Patch(json_patch::diff(pod, &injected))
-        }
+        Decision::Inject(template) => match injected(config, template, namespace, pod) {
+            Ok(injected) => Answer::Patch(json_patch::diff(pod, &injected)),
+            Err(message) => Answer::Deny { code: 400, message },
+        },
     }
 }
 
 /// The pod with its sidecar.
-#[must_use]
-pub fn injected(config: &Config, template: Template, namespace: &str, pod: &Value) -> Value {
+///
+/// # Errors
+/// When the pod's annotations ask for what a sidecar cannot do: says which.
+pub fn injected(config: &Config, template: Template, namespace: &str, pod: &Value) -> Result<Value, String> {
     let mut pod = pod.clone();
     let workload = metadata::Workload::of(namespace, &pod);
     let probers = if template == Template::Sidecar { probes::rewrite(&mut pod) } else { Map::new() };
-    let container = template::container(config, template, &workload, &pod, probers);
+    let mut container = template::container(config, template, &workload, &pod, probers);
+    let own = proxy_config::environment(&pod)?;
+    let environment = list(&mut container, "env");
+    environment.retain(|one| own.iter().all(|other| one["name"] != other["name"]));
+    environment.extend(own);
     match template {
         Template::Sidecar => {
             let first = list(&mut pod["spec"], "initContainers");
@@ -75,7 +82,7 @@ pub fn injected(config: &Config, template: Template, namespace: &str, pod: &Valu
     let names: Vec<Value> = volumes.iter().map(|volume| volume["name"].clone()).collect();
     list(&mut pod["spec"], "volumes").extend(volumes);
     annotate(&mut pod, &workload, template, &names);
-    pod
+    Ok(pod)
 }
 
 fn annotate(pod: &mut Value, workload: &metadata::Workload, template: Template, volumes: &[Value]) {

@@ -13,6 +13,9 @@ use sidecar_proxy::{Node, NodeKind};
 use crate::node;
 use crate::probes::Probers;
 
+/// Life asked for in certificate requests unless `SECRET_TTL` says otherwise (Istio's name and default).
+const CERTIFICATE_TTL: Duration = Duration::from_secs(24 * 3600);
+
 /// The mesh's data plane.
 #[derive(Debug, Parser)]
 #[command(name = "sidecar", version, about)]
@@ -112,9 +115,6 @@ struct ProxyArgs {
     /// Bytes of memory that must not be exceeded; without it, the limit of the own cgroup.
     #[arg(long)]
     memory_limit: Option<u64>,
-    /// Life asked for in certificate requests, in seconds.
-    #[arg(long, default_value_t = 24 * 3600)]
-    certificate_ttl_seconds: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -193,6 +193,11 @@ impl Config {
                 .context("`ISTIO_KUBE_APP_PROBERS` must be Istio's JSON of probes")?,
             None => Probers::default(),
         };
+        let certificate_ttl = text("SECRET_TTL")
+            .map(|ttl| base_types::duration::parse(&ttl))
+            .transpose()
+            .context("`SECRET_TTL` must be a duration such as 24h")?
+            .unwrap_or(CERTIFICATE_TTL);
         Ok(Self {
             concurrency: concurrency(args.concurrency, kind, text("ISTIO_CONCURRENCY")),
             log_level: text("LOG_LEVEL").unwrap_or_else(|| "info".to_owned()),
@@ -210,7 +215,7 @@ impl Config {
             root_cert: args.root_cert,
             token: args.token,
             state_dir: Some(args.state_dir).filter(|dir| dir.is_dir()),
-            certificate_ttl: Duration::from_secs(args.certificate_ttl_seconds),
+            certificate_ttl,
             kind,
             pod,
         })

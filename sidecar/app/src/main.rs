@@ -16,11 +16,13 @@ mod ports;
 mod probes;
 mod resident;
 
+use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
 use base_runtime::{TaskGroup, shutdown_on_signals};
+use base_types::ErrorChain;
 use clap::Parser;
 use sidecar_model::Snapshot;
 use sidecar_proxy::{Options, Proxy};
@@ -31,8 +33,17 @@ use config::{Args, Config};
 /// How long after readiness the start's memory is given back.
 const TRIM_AFTER: Duration = Duration::from_secs(2);
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match start(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sidecar: {}", ErrorChain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: Args) -> anyhow::Result<()> {
     if let Some((address, path)) = args.request() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         return runtime.block_on(fetch::print(address, path.to_owned()));

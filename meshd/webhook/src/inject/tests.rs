@@ -31,7 +31,7 @@ fn ratings() -> Value {
 
 #[test]
 fn the_sidecar_comes_before_all_other_init_containers() {
-    let pod = injected(&config(), Template::Sidecar, "default", &ratings());
+    let pod = injected(&config(), Template::Sidecar, "default", &ratings()).unwrap();
     let init = pod["spec"]["initContainers"].as_array().unwrap();
     assert_eq!((init[0]["name"].as_str(), init[1]["name"].as_str()), (Some("istio-proxy"), Some("prepare")));
     assert_eq!(init[0]["restartPolicy"], "Always");
@@ -59,7 +59,7 @@ fn the_sidecar_comes_before_all_other_init_containers() {
 
 #[test]
 fn it_passes_pod_security_restricted() {
-    let pod = injected(&config(), Template::Sidecar, "default", &ratings());
+    let pod = injected(&config(), Template::Sidecar, "default", &ratings()).unwrap();
     let security = &pod["spec"]["initContainers"][0]["securityContext"];
     assert_eq!(security["runAsNonRoot"], true);
     assert_eq!(security["allowPrivilegeEscalation"], false);
@@ -70,7 +70,7 @@ fn it_passes_pod_security_restricted() {
 
 #[test]
 fn probes_go_through_the_sidecar() {
-    let pod = injected(&config(), Template::Sidecar, "default", &ratings());
+    let pod = injected(&config(), Template::Sidecar, "default", &ratings()).unwrap();
     let container = &pod["spec"]["containers"][0];
     assert_eq!(
         container["livenessProbe"],
@@ -94,7 +94,7 @@ fn the_patch_makes_the_injected_pod() {
     let mut patched = ratings();
     let Answer::Patch(patch) = pod(&config(), "default", &patched) else { panic!("no patch") };
     json_patch::patch(&mut patched, &patch).unwrap();
-    assert_eq!(patched, injected(&config(), Template::Sidecar, "default", &ratings()));
+    assert_eq!(patched, injected(&config(), Template::Sidecar, "default", &ratings()).unwrap());
     assert!(matches!(pod(&config(), "default", &patched), Answer::Allow(_)), "a second time changes nothing");
 }
 
@@ -131,7 +131,7 @@ fn a_gateway_keeps_what_it_says_and_gets_the_rest() {
         "spec": {"containers": [{"name": "istio-proxy", "image": "auto", "env": [{"name": "LOG_LEVEL", "value": "debug"}], "ports": [{"containerPort": 8080}]}]},
     });
     let Decision::Inject(template) = decide("mesh-system", &gateway) else { panic!("not injected") };
-    let pod = injected(&config(), template, "mesh-system", &gateway);
+    let pod = injected(&config(), template, "mesh-system", &gateway).unwrap();
     let container = &pod["spec"]["containers"][0];
     assert_eq!(
         (container["image"].as_str(), &container["args"]),

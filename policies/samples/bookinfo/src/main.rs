@@ -17,8 +17,9 @@ mod traffic;
 
 use anyhow::Context;
 use base_runtime::http_server::{Handler, Listener, serve};
+use base_types::ErrorChain;
 use clap::{Parser, Subcommand};
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use tokio::net::TcpListener;
 
 /// The bookinfo sample: one service, or a client that calls it.
@@ -90,8 +91,17 @@ enum Role {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bookinfo: {}", ErrorChain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
     base_runtime::log::init("info", base_runtime::log::Format::Text)?;
     let shutdown = base_runtime::shutdown_on_signals()?;
     let host = |name: &str| match args.services_domain.as_str() {
