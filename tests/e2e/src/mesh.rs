@@ -21,13 +21,23 @@ const KUBECTL_DIRS: [&str; 3] = ["/usr/lib/google-cloud-sdk/bin", "/usr/local/bi
 pub struct Mesh {
     /// Name of the cluster, and part of all it makes.
     pub name: String,
+    /// A checkout of Istio, if one was given.
+    pub istio: Option<PathBuf>,
     programs: PathBuf,
     scratch: PathBuf,
 }
 
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.scratch) {
+            eprintln!("{} is left: {error}", self.scratch.display());
+        }
+    }
+}
+
 impl Mesh {
     /// Programs are taken from `programs`; `name` keeps runs apart.
-    pub fn new(programs: &Path, name: &str) -> Result<Self> {
+    pub fn new(programs: &Path, name: &str, istio: Option<PathBuf>) -> Result<Self> {
         let programs =
             programs.canonicalize().with_context(|| format!("{} does not exist", programs.display()))?;
         for name in ["meshctl", "cluster", "meshd", "sidecar", "bookinfo"] {
@@ -39,7 +49,7 @@ impl Mesh {
         }
         let scratch = std::env::temp_dir().join(format!("mesh-e2e-{}", std::process::id()));
         std::fs::create_dir_all(&scratch)?;
-        Ok(Self { name: name.into(), programs, scratch })
+        Ok(Self { name: name.into(), istio, programs, scratch })
     }
 
     /// The file of one of the project's programs.
@@ -82,13 +92,22 @@ impl Mesh {
         found
     }
 
+    /// One kubectl on this cluster.
+    pub fn kubectl_command(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command
+            .arg("--kubeconfig")
+            .arg(format!("/var/lib/{}/kubeconfig", self.name))
+            .arg("--cache-dir")
+            .arg(self.scratch.join("kubectl-cache"))
+            .args(args);
+        command
+    }
+
     /// Runs one kubectl.
     pub fn kubectl_with(&self, program: &Path, args: &[&str], input: &str) -> Result<String> {
-        let kubeconfig = format!("/var/lib/{}/kubeconfig", self.name);
-        let mut child = Command::new(program)
-            .args(["--kubeconfig", &kubeconfig, "--cache-dir"])
-            .arg(self.scratch.join("kubectl-cache"))
-            .args(args)
+        let mut child = self
+            .kubectl_command(program, args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -154,6 +154,11 @@ impl<'a> Echo<'a> {
         self.run(namespace, &format!("deploy/{deployment}"), &args)?.pop().context("nothing printed")
     }
 
+    /// As [`Echo::call`], for arguments that make several; all answers.
+    pub fn calls(&self, namespace: &str, deployment: &str, args: &[&str]) -> Result<Vec<Value>> {
+        self.run(namespace, &format!("deploy/{deployment}"), &[&["get"], args].concat())
+    }
+
     /// Bytes from a pod of the deployment, and what came back.
     pub fn send(&self, namespace: &str, deployment: &str, address: &str, text: &str) -> Result<Value> {
         let escaped = text.replace('\r', "\\r").replace('\n', "\\n");
@@ -200,14 +205,18 @@ pub async fn raw_to_gateway(text: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// A share of `count` tries is what was asked for, within three standard deviations.
+/// How far a share may be from what was asked for, in standard deviations. A run has some fifteen shares: with three, one run in
+/// twenty-five would fail by chance; with 4.5, one in ten thousand.
+pub const DEVIATIONS_MAX: f64 = 4.5;
+
+/// A share of `count` tries is what was asked for.
 pub fn ensure_share(what: &str, seen: usize, count: usize, percent: f64) -> Result<()> {
     let (n, p) = (count as f64, percent / 100.0);
     let deviation = (n * p * (1.0 - p)).sqrt();
+    let off = (seen as f64 - n * p).abs();
     ensure!(
-        (seen as f64 - n * p).abs() <= 3.0 * deviation,
-        "{what}: {seen} of {count}, not {percent} %; three deviations are {:.0}",
-        3.0 * deviation
+        off <= DEVIATIONS_MAX * deviation,
+        "{what}: {seen} of {count}, not {percent} %: off by {off:.0}, where the standard deviation is {deviation:.1}"
     );
     Ok(())
 }

@@ -5,7 +5,11 @@ use crate::{
     mesh::{API_PORT, INGRESS_PORT, Mesh, eventually},
 };
 use anyhow::{Context, Result, ensure};
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 pub async fn a_second_cluster_on_the_same_ports_is_refused(mesh: &Mesh) -> Result<String> {
     let (api, ingress) = (API_PORT.to_string(), INGRESS_PORT.to_string());
@@ -88,9 +92,9 @@ pub async fn stop_and_up_find_everything_again(mesh: &Mesh) -> Result<String> {
     mesh.meshctl(&["stop"])?;
     let (status, ..) = mesh.meshctl_any(&["status"])?;
     ensure!(status == 69, "a stopped cluster must not answer: {status}");
-    let (api, ingress) = (API_PORT.to_string(), INGRESS_PORT.to_string());
-    let started = std::time::Instant::now();
-    mesh.meshctl(&["up", "--demo", "--api-port", &api, "--ingress-port", &ingress])?;
+    let started = Instant::now();
+    // Ports and nodes are those it was started with.
+    mesh.meshctl(&["up", "--demo"])?;
     ensure!(mesh.get(&["configmap", "kept"])?["data"]["key"] == "value", "an object is gone");
     let (answer, _) = Outside::new().get("bookinfo", "/productpage", &[]).await?;
     ensure!(answer.status() == 200, "the application answers {}", answer.status());
@@ -137,11 +141,69 @@ pub async fn a_killed_cluster_process_restarts_no_container(mesh: &Mesh) -> Resu
     Ok(format!("{} containers went on", before.len()))
 }
 
+/// `up` ends this soon after the cluster went away from under it: it looks five times a second, on a machine that may be busy.
+const NOTICED: Duration = Duration::from_secs(2);
+
+pub async fn down_during_up_leaves_nothing(mesh: &Mesh) -> Result<String> {
+    let name = format!("{}-u", mesh.name);
+    let meshctl = |args: &[&str]| {
+        let mut command = mesh.meshctl_command(args);
+        command.env("MESH_NAME", &name);
+        command
+    };
+    let mut said = Vec::new();
+    for delay in [20, 150, 600, 1500, 3000] {
+        let mut up = meshctl(&["up", "--demo", "--api-port", "26443", "--ingress-port", "28080"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let log = format!("/var/lib/{name}/cluster.log");
+        eventually("up begins", Duration::from_secs(10), async || {
+            ensure!(Path::new(&log).exists(), "there is no {log}");
+            Ok(())
+        })
+        .await?;
+        // The moment is what is tested; nothing tells its coming but the clock.
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        let down = meshctl(&["down"]).output()?;
+        ensure!(down.status.success(), "down after {delay} ms: {}", String::from_utf8_lossy(&down.stderr));
+        let removed = Instant::now();
+        let status = loop {
+            if let Some(status) = up.try_wait()? {
+                break status;
+            }
+            if removed.elapsed() > NOTICED {
+                up.kill()?;
+                up.wait()?;
+                anyhow::bail!(
+                    "down came {delay} ms after up began; up had not noticed {NOTICED:?} after its end"
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut up.stderr.take().context("no standard error")?, &mut text)?;
+        ensure!(
+            status.code() == Some(1)
+                && text.contains("stopped or removed meanwhile")
+                && text.contains("fix: run meshctl up again"),
+            "down after {delay} ms: {status}: {text}"
+        );
+        nothing_is_left(&name).with_context(|| format!("down after {delay} ms"))?;
+        said.push(format!("{:.0}", removed.elapsed().as_secs_f64() * 1000.0));
+    }
+    Ok(format!("up ended {} ms after down", said.join(", ")))
+}
+
 pub async fn down_leaves_nothing(mesh: &Mesh) -> Result<String> {
+    let started = Instant::now();
     mesh.down()?;
+    let took = started.elapsed();
     nothing_is_left(&mesh.name)?;
+    // Sidecars drain for five seconds; nobody is left to drain for.
+    ensure!(took < Duration::from_secs(5), "down took {took:?}");
     mesh.down().context("a second down must change nothing and succeed")?;
-    Ok(String::new())
+    Ok(format!("down in {:.1}s", took.as_secs_f64()))
 }
 
 fn nothing_is_left(name: &str) -> Result<()> {
