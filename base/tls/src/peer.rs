@@ -2,6 +2,7 @@
 
 use crate::TlsError;
 use base_types::SpiffeId;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
@@ -73,6 +74,29 @@ impl PeerCertificate {
     #[must_use]
     pub fn spiffe_id(&self) -> Option<&SpiffeId> {
         self.spiffe_id.as_ref()
+    }
+
+    /// The certificate as PEM, with what URLs cannot have escaped, as `x-forwarded-client-cert` writes it.
+    #[must_use]
+    pub fn url_encoded_pem(&self) -> String {
+        let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+        for line in STANDARD.encode(&self.der).as_bytes().chunks(64) {
+            pem.extend(line.iter().map(|byte| char::from(*byte)));
+            pem.push('\n');
+        }
+        pem.push_str("-----END CERTIFICATE-----\n");
+        let mut encoded = String::with_capacity(pem.len() + pem.len() / 8);
+        for char in pem.chars() {
+            match char {
+                '\n' => encoded.push_str("%0A"),
+                ' ' => encoded.push_str("%20"),
+                '+' => encoded.push_str("%2B"),
+                '/' => encoded.push_str("%2F"),
+                '=' => encoded.push_str("%3D"),
+                other => encoded.push(other),
+            }
+        }
+        encoded
     }
 
     /// SHA-256 of the certificate in lower-case hexadecimal, as `x-forwarded-client-cert` writes it.

@@ -94,6 +94,42 @@ pub mod cors {
 pub mod jwt_authn {
     pub use super::envoy::extensions::filters::http::jwt_authn::v3::*;
 }
+/// The HTTP external authorization filter.
+pub mod ext_authz {
+    pub use super::envoy::extensions::filters::http::ext_authz::v3::*;
+}
+/// The network external authorization filter.
+pub mod network_ext_authz {
+    pub use super::envoy::extensions::filters::network::ext_authz::v3::*;
+}
+/// What an external authorization service is asked and answers.
+pub mod auth_service {
+    pub use super::envoy::service::auth::v3::*;
+}
+/// The local rate limit filter.
+pub mod local_ratelimit {
+    pub use super::envoy::extensions::filters::http::local_ratelimit::v3::*;
+}
+/// The global rate limit filter.
+pub mod ratelimit {
+    pub use super::envoy::extensions::filters::http::ratelimit::v3::*;
+}
+/// Descriptors that both rate limit filters share.
+pub mod ratelimit_common {
+    pub use super::envoy::extensions::common::ratelimit::v3::*;
+}
+/// Where a rate limit service is.
+pub mod ratelimit_config {
+    pub use super::envoy::config::ratelimit::v3::*;
+}
+/// What a rate limit service is asked and answers.
+pub mod ratelimit_service {
+    pub use super::envoy::service::ratelimit::v3::*;
+}
+/// Keys of metadata.
+pub mod metadata_key {
+    pub use super::envoy::r#type::metadata::v3::*;
+}
 /// The gRPC counters filter.
 pub mod grpc_stats {
     pub use super::envoy::extensions::filters::http::grpc_stats::v3::*;

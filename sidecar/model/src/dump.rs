@@ -183,6 +183,14 @@ pub(crate) fn display_list<T: Display, S: Serializer>(
     serializer.collect_seq(values.iter().map(ToString::to_string))
 }
 
+pub(crate) fn display_pairs<S: Serializer>(
+    pairs: &[(http::HeaderName, http::HeaderValue)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    serializer.collect_map(pairs.iter().map(|(name, value)| (name.as_str(), text(value))))
+}
+
 pub(crate) fn status<S: Serializer>(status: &http::StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u16(status.as_u16())
 }

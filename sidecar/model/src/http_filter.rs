@@ -3,9 +3,11 @@
 pub(crate) mod proto;
 
 use crate::cors::CorsPolicy;
+use crate::ext_authz::{CheckSettings, ExtAuthz};
 use crate::fault::Fault;
 use crate::header_ops::HeaderOps;
 use crate::jwt::{JwtAuthn, JwtRequirementChoice};
+use crate::rate_limit::{GlobalRateLimit, GlobalRateLimitRoute, LocalRateLimit, RateLimit};
 use crate::rbac::Rbac;
 use serde::Serialize;
 use std::sync::Arc;
@@ -36,6 +38,12 @@ pub enum HttpFilterKind {
     Rbac(Arc<Rbac>),
     /// Authentication by token.
     JwtAuthn(Arc<JwtAuthn>),
+    /// Authorization by a service.
+    ExtAuthz(Arc<ExtAuthz>),
+    /// Rate limits of this process.
+    LocalRateLimit(Arc<LocalRateLimit>),
+    /// Rate limits by a service.
+    RateLimit(Arc<GlobalRateLimit>),
     /// Header changes.
     HeaderMutation(Arc<HeaderMutation>),
     /// gRPC-Web requests become gRPC, and their answers gRPC-Web.
@@ -100,8 +108,26 @@ pub enum RouteFilterConfig {
     Rbac(Option<Arc<Rbac>>),
     /// Which token is needed.
     Jwt(Arc<JwtRequirementChoice>),
+    /// Authorization by a service; `None`: none here.
+    ExtAuthz(Option<Arc<CheckSettings>>),
+    /// Rate limits of this process.
+    LocalRateLimit(Arc<LocalRateLimit>),
+    /// Rate limits by a service.
+    RateLimit(Arc<GlobalRateLimitRoute>),
+    /// How requests become descriptors for either.
+    Limits(Arc<RouteLimits>),
     /// Header changes.
     HeaderMutation(Arc<HeaderMutation>),
+}
+
+/// How requests become descriptors, as a route or a virtual host says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteLimits {
+    /// The descriptors.
+    pub limits: Vec<RateLimit>,
+    /// Those of the virtual host hold too.
+    pub include_host: bool,
 }
 
 /// All that one route, virtual host or weighted cluster says about filters.
@@ -129,6 +155,14 @@ impl RouteFilters {
     pub fn fault(&self) -> Option<&Arc<Fault>> {
         self.entries.iter().find_map(|entry| match &entry.config {
             Some(RouteFilterConfig::Fault(fault)) => Some(fault),
+            _ => None,
+        })
+    }
+
+    /// How requests become descriptors of rate limits.
+    pub fn limits(&self) -> Option<&RouteLimits> {
+        self.entries.iter().find_map(|entry| match &entry.config {
+            Some(RouteFilterConfig::Limits(limits)) => Some(&**limits),
             _ => None,
         })
     }

@@ -3,7 +3,7 @@
 pub(crate) mod proto;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Values by namespace, each namespace a JSON object.
@@ -34,6 +34,25 @@ impl Metadata {
     /// The text at `namespace` / `key`.
     pub fn text(&self, namespace: &str, key: &str) -> Option<&str> {
         self.namespace(namespace)?.get(key)?.as_str()
+    }
+
+    /// Sets fields in the object of one namespace, beside what is there.
+    pub fn extend(&mut self, namespace: &str, fields: impl IntoIterator<Item = (String, Value)>) {
+        let object = self.namespaces.entry(namespace.into()).or_insert_with(|| Value::Object(Map::new()));
+        match object {
+            Value::Object(object) => object.extend(fields),
+            other => *other = Value::Object(fields.into_iter().collect()),
+        }
+    }
+
+    /// Takes over all of `other`; where both have a namespace, the fields of `other` stand beside those that are there.
+    pub fn merge(&mut self, other: Self) {
+        for (namespace, value) in other.namespaces {
+            match value {
+                Value::Object(fields) => self.extend(&namespace, fields),
+                value => self.set(&namespace, value),
+            }
+        }
     }
 
     /// Sets the object of one namespace.

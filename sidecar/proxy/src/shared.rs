@@ -94,6 +94,12 @@ impl Shared {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Nanoseconds since long before the start: the clock of token buckets, whose zero must be far away.
+    pub(crate) fn now_nanos(&self) -> u64 {
+        let elapsed = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        elapsed.saturating_add(1 << 62)
+    }
+
     pub(crate) fn connection_id(&self) -> u64 {
         self.next_connection.fetch_add(1, Ordering::Relaxed)
     }

@@ -11,6 +11,8 @@ pub use list::{Kind, Stat, list, prometheus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
+use sidecar_model::Rbac;
+
 use crate::shared::Shared;
 
 /// Counters of all listeners.
@@ -36,13 +38,38 @@ pub struct Stats {
     pub proxy_protocol_errors: AtomicU64,
     /// Counters of connection managers.
     pub(crate) http: http::Registry,
+    /// Verdicts of policies that are only tried, by their kind: those that would allow, those that would deny, others.
+    shadow: [ShadowStats; 3],
 }
+
+/// Verdicts of policies that are only tried.
+#[derive(Debug, Default)]
+struct ShadowStats {
+    allowed: AtomicU64,
+    denied: AtomicU64,
+}
+
+/// Prefixes of the names under which such verdicts are counted: Istio's.
+const SHADOWS: [&str; 3] = ["istio_dry_run_allow_", "istio_dry_run_deny_", ""];
 
 impl Stats {
     /// A counter of all connection managers together.
     #[cfg(test)]
     pub(crate) fn http_total(&self, name: &str) -> u64 {
         self.http.sums().values().flatten().filter(|(known, _)| *known == name).map(|(_, value)| value).sum()
+    }
+
+    /// Counts the verdict of policies that are only tried.
+    pub(crate) fn count_shadow(&self, rbac: &Rbac, allowed: bool) {
+        let kind = SHADOWS.iter().position(|prefix| **prefix == *rbac.shadow_prefix).unwrap_or(2);
+        let stats = &self.shadow[kind];
+        if allowed { &stats.allowed } else { &stats.denied }.fetch_add(1, Relaxed);
+    }
+
+    /// Those verdicts: the prefix of their names, how many would have passed, how many not.
+    fn shadows(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
+        let of = |stats: &ShadowStats| (stats.allowed.load(Relaxed), stats.denied.load(Relaxed));
+        SHADOWS.iter().zip(&self.shadow).map(move |(prefix, stats)| (*prefix, of(stats).0, of(stats).1))
     }
 
     /// Of all listeners together, by Envoy's names.

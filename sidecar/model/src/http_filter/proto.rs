@@ -2,23 +2,28 @@
 
 use super::{
     HeaderMutation, HttpFilter, HttpFilterKind, NativeFilter, RouteFilter, RouteFilterConfig, RouteFilters,
-    Router,
+    RouteLimits, Router,
 };
 use crate::convert::{At, Converted, not_empty, refuse, required, unpack};
 use crate::cors::proto::cors;
+use crate::ext_authz;
 use crate::fault::proto::fault;
 use crate::header_ops::HeaderOps;
 use crate::header_ops::proto::{changeable, header_add};
 use crate::invalid::Invalid;
 use crate::jwt;
+use crate::rate_limit;
 use crate::rbac::proto::http_rbac;
 use policies_xds::cors::{Cors, CorsPolicy};
+use policies_xds::ext_authz::{ExtAuthz, ExtAuthzPerRoute};
 use policies_xds::fault::HttpFault;
 use policies_xds::hcm::{self, http_filter::ConfigType};
 use policies_xds::header_mutation::{self as mutation_pb, HeaderMutationPerRoute};
 use policies_xds::jwt_authn::{JwtAuthentication, PerRouteConfig};
+use policies_xds::local_ratelimit::LocalRateLimit;
 use policies_xds::mutation_rules::header_mutation::Action;
 use policies_xds::protobuf::Any;
+use policies_xds::ratelimit::{RateLimit, RateLimitPerRoute};
 use policies_xds::route::FilterConfig;
 use policies_xds::typed_struct::TypedStruct;
 use policies_xds::{grpc_stats, grpc_web, http_rbac as rbac_pb, router, type_url};
@@ -63,6 +68,12 @@ fn kind(config: &Any) -> Converted<Option<HttpFilterKind>> {
         HttpFilterKind::Rbac(Arc::new(http_rbac(&unpack("", config)?)?))
     } else if url == JwtAuthentication::type_url() {
         HttpFilterKind::JwtAuthn(Arc::new(jwt::proto::jwt_authn(&unpack("", config)?)?))
+    } else if url == ExtAuthz::type_url() {
+        HttpFilterKind::ExtAuthz(Arc::new(ext_authz::proto::ext_authz(&unpack("", config)?)?))
+    } else if url == LocalRateLimit::type_url() {
+        HttpFilterKind::LocalRateLimit(Arc::new(rate_limit::proto::local(&unpack("", config)?)?))
+    } else if url == RateLimit::type_url() {
+        HttpFilterKind::RateLimit(Arc::new(rate_limit::proto::global(&unpack("", config)?)?))
     } else if url == mutation_pb::HeaderMutation::type_url() {
         let message: mutation_pb::HeaderMutation = unpack("", config)?;
         HttpFilterKind::HeaderMutation(Arc::new(header_mutation(message.mutations.as_ref())?))
@@ -142,6 +153,21 @@ pub(crate) fn route_filters(configs: &HashMap<String, Any>) -> Converted<RouteFi
     Ok(RouteFilters { entries })
 }
 
+/// Adds how requests become descriptors of rate limits: `messages` are a route's or a virtual host's.
+pub(crate) fn with_limits(
+    mut filters: RouteFilters,
+    list: &str,
+    messages: &[policies_xds::route::RateLimit],
+    include_host: bool,
+) -> Converted<RouteFilters> {
+    let limits = rate_limit::proto::rate_limits(list, messages)?;
+    if !limits.is_empty() || include_host {
+        let limits = RouteFilterConfig::Limits(Arc::new(RouteLimits { limits, include_host }));
+        filters.entries.push(RouteFilter { name: "".into(), disabled: false, config: Some(limits) });
+    }
+    Ok(filters)
+}
+
 fn route_filter(name: &str, config: &Any) -> Converted<Option<RouteFilter>> {
     let entry = |disabled, config| RouteFilter { name: name.into(), disabled, config };
     if config.type_url != FilterConfig::type_url() {
@@ -175,6 +201,12 @@ fn route_config(config: &Any) -> Converted<Option<RouteFilterConfig>> {
         RouteFilterConfig::Rbac(message.rbac.as_ref().map(http_rbac).transpose().at("rbac")?.map(Arc::new))
     } else if url == PerRouteConfig::type_url() {
         RouteFilterConfig::Jwt(Arc::new(jwt::proto::choice(&unpack("", config)?)?))
+    } else if url == ExtAuthzPerRoute::type_url() {
+        RouteFilterConfig::ExtAuthz(ext_authz::proto::per_route(&unpack("", config)?)?.map(Arc::new))
+    } else if url == LocalRateLimit::type_url() {
+        RouteFilterConfig::LocalRateLimit(Arc::new(rate_limit::proto::local(&unpack("", config)?)?))
+    } else if url == RateLimitPerRoute::type_url() {
+        RouteFilterConfig::RateLimit(Arc::new(rate_limit::proto::global_route(&unpack("", config)?)?))
     } else if url == HeaderMutationPerRoute::type_url() {
         let message: HeaderMutationPerRoute = unpack("", config)?;
         RouteFilterConfig::HeaderMutation(Arc::new(header_mutation(message.mutations.as_ref())?))

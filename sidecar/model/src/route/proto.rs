@@ -1,7 +1,6 @@
 //! `envoy.config.route.v3`: route configurations, virtual hosts, routes and their matches.
 //!
-//! Passed over, since they change neither match nor destination: virtual clusters, rate limit descriptors (there is no such
-//! filter), tracing of routes, buffer limits, and whether clusters are checked for existence.
+//! Passed over, since they change neither match nor destination: virtual clusters, tracing of routes, buffer limits, and whether clusters are checked for existence.
 
 #![expect(deprecated, reason = "control planes still send the older fields")]
 
@@ -12,7 +11,8 @@ use crate::convert::{
     At, Converted, decode, each, enumeration, flag, header_text, not_empty, number, refuse, required, unpack,
 };
 use crate::header_ops::proto::header_ops;
-use crate::http_filter::proto::route_filters;
+use crate::http_filter::RouteFilters;
+use crate::http_filter::proto::{route_filters, with_limits};
 use crate::invalid::Invalid;
 use crate::matcher::proto::{
     header_match, metadata_match, path_template, query_match, regex, runtime_fraction,
@@ -131,7 +131,12 @@ fn virtual_host(
         mirrors: if mirrors.is_empty() { mirrors_above.to_vec() } else { mirrors },
         include_request_attempt_count: message.include_request_attempt_count,
         include_attempt_count_in_response: message.include_attempt_count_in_response,
-        filters: route_filters(&message.typed_per_filter_config)?,
+        filters: with_limits(
+            route_filters(&message.typed_per_filter_config)?,
+            "rate_limits",
+            &message.rate_limits,
+            false,
+        )?,
         metadata: metadata(&message.metadata),
     })
 }
@@ -145,13 +150,25 @@ fn domain(text: &str) -> Converted<Box<str>> {
     Ok(text.to_ascii_lowercase().into())
 }
 
+fn route_limits(filters: RouteFilters, message: &pb::Route) -> Converted<RouteFilters> {
+    match &message.action {
+        Some(pb::route::Action::Route(action)) => with_limits(
+            filters,
+            "route.rate_limits",
+            &action.rate_limits,
+            flag(&action.include_vh_rate_limits, false),
+        ),
+        _ => Ok(filters),
+    }
+}
+
 fn route(message: &pb::Route, body_max: usize) -> Converted<Route> {
     refuse("route_specifiers", !message.route_specifiers.is_empty())?;
     Ok(Route {
         name: message.name.as_str().into(),
         matches: route_match(required("match", &message.r#match)?).at("match")?,
         action: action::action(required("action", &message.action)?, body_max)?,
-        filters: route_filters(&message.typed_per_filter_config)?,
+        filters: route_limits(route_filters(&message.typed_per_filter_config)?, message)?,
         request_headers: header_ops(
             "request",
             &message.request_headers_to_add,

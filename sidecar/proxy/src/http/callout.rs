@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{Response, StatusCode, response};
+use http::{HeaderMap, Response, StatusCode, response};
 use http_body::Body as _;
 use sidecar_balance::Outcome;
 use sidecar_http::Body;
@@ -39,6 +39,7 @@ pub(super) struct Callout<'a> {
 pub(super) struct Answered {
     pub(super) parts: response::Parts,
     pub(super) body: Bytes,
+    pub(super) trailers: Option<HeaderMap>,
 }
 
 /// Why there is no answer.
@@ -114,6 +115,7 @@ impl Callout<'_> {
 async fn collect(response: Response<Body>, bytes_max: usize) -> Result<Answered, CalloutError> {
     let (parts, mut body) = response.into_parts();
     let mut whole = BytesMut::new();
+    let mut trailers = None;
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(CalloutError::TooLong);
     }
@@ -122,10 +124,10 @@ async fn collect(response: Response<Body>, bytes_max: usize) -> Result<Answered,
         match frame.into_data() {
             Ok(data) if whole.len() + data.len() > bytes_max => return Err(CalloutError::TooLong),
             Ok(data) => whole.extend_from_slice(&data),
-            Err(_) => {}
+            Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    Ok(Answered { parts, body: whole.freeze() })
+    Ok(Answered { parts, body: whole.freeze(), trailers })
 }
 
 impl Answered {

@@ -59,6 +59,25 @@ pub(super) enum Failure {
     Unauthenticated(&'static str),
     /// A good token is for others.
     Forbidden(&'static str),
+    /// An authorization service says no.
+    AuthorizationDenied(StatusCode),
+    /// An authorization service says nothing.
+    AuthorizationError(StatusCode),
+    /// The body is longer than may be told to an authorization service.
+    BodyTooLong,
+    /// Over a limit of rates.
+    RateLimited {
+        /// For HTTP.
+        status: StatusCode,
+        /// Whose limit.
+        details: &'static str,
+        /// What the client reads.
+        body: &'static str,
+        /// For gRPC.
+        grpc_status: u16,
+    },
+    /// A rate limit service says nothing.
+    RateLimitServiceError(StatusCode),
 }
 
 /// What the failure means to everybody concerned.
@@ -177,6 +196,22 @@ impl Failure {
                 details: format!("jwt_authn_access_denied{{{}}}", text.replace(' ', "_")).into(),
                 ..row(S::UNAUTHORIZED, None, "", text)
             },
+            Self::AuthorizationDenied(status) => {
+                row(*status, Some(Flag::UnauthorizedExternalService), "ext_authz_denied", "")
+            }
+            Self::AuthorizationError(status) => {
+                row(*status, Some(Flag::UnauthorizedExternalService), "ext_authz_error", "")
+            }
+            Self::BodyTooLong => {
+                row(S::PAYLOAD_TOO_LARGE, None, "request_payload_too_large", "Payload Too Large")
+            }
+            Self::RateLimited { status, details, body, grpc_status } => Meaning {
+                grpc_status: Some(*grpc_status),
+                ..row(*status, Some(Flag::RateLimited), details, body)
+            },
+            Self::RateLimitServiceError(status) => {
+                row(*status, Some(Flag::RateLimitServiceError), "rate_limiter_error", "")
+            }
             Self::Forbidden(text) => Meaning {
                 details: format!("jwt_authn_access_denied{{{}}}", text.replace(' ', "_")).into(),
                 ..row(S::FORBIDDEN, None, "", text)

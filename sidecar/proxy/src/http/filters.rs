@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, header};
+use sidecar_external::HeaderChange;
 use sidecar_http::Body;
 use sidecar_model::http_filter::HeaderMutation;
 use sidecar_model::jwt::JwtRequirementChoice;
@@ -18,8 +19,8 @@ use super::grpc_web;
 use super::mutate::{self, Side};
 use super::record::Record;
 use super::router::{Chosen, view};
-use super::{fault, jwks, reply};
-use crate::config::HcmPlan;
+use super::{ext_authz, fault, jwks, rate_limit, reply};
+use crate::config::{Config, HcmPlan};
 use crate::jwt::{JwtPlan, Now, Refusal};
 use crate::rbac::{self, Peer, Verdict};
 
@@ -28,18 +29,24 @@ use crate::rbac::{self, Peer, Verdict};
 pub(super) struct Afterwards {
     /// Headers that are set.
     pub(super) headers: HeaderMap,
+    /// Headers that are changed, as an authorization service said.
+    pub(super) changes: Vec<HeaderChange>,
     /// Changes by header mutation filters.
     pub(super) mutations: Vec<Arc<HeaderMutation>>,
     /// The client speaks gRPC-Web.
     pub(super) grpc_web: Option<grpc_web::Call>,
+    /// The request is another one now: its route is to be chosen anew.
+    pub(super) reroute: bool,
 }
 
 /// Runs every filter before the router; an answer ends the request.
 pub(super) async fn run(
     connection: &Connection,
+    config: &Config,
     plan: &HcmPlan,
     chosen: Option<&Chosen>,
     parts: &mut Parts,
+    body: &mut Body,
     record: &mut Record,
 ) -> Result<Afterwards, Response<Body>> {
     let worker = &connection.down.worker;
@@ -58,7 +65,12 @@ pub(super) async fn run(
                 let Some(rules) = rules else { continue };
                 let mut peer = Peer::of(&connection.down);
                 peer.remote = record.remote.ip().to_canonical();
-                if let Verdict::Denied(policy) = rbac::request(rules, &peer, &view(parts, record)) {
+                let judged = rbac::request(rules, &peer, &view(parts, record));
+                if let Some(shadow) = &judged.shadow {
+                    worker.shared.stats.count_shadow(rules, shadow.allowed);
+                }
+                judged.note(rules, &mut record.metadata);
+                if let Verdict::Denied(policy) = judged.verdict {
                     worker.shared.stats.rbac_denied.fetch_add(1, Relaxed);
                     return Err(reply::failed(&Failure::Denied(policy), record));
                 }
@@ -98,18 +110,43 @@ pub(super) async fn run(
                     _ => None,
                 };
                 if let Some((_, jwt)) = plan.jwt.iter().find(|(name, _)| **name == *filter.name) {
-                    jwks::ready(jwt, parts, worker).await;
-                    token(jwt, choice, parts, record, worker.random())?;
+                    Box::pin(jwks::ready(jwt, parts, worker)).await;
+                    afterwards.reroute |= token(jwt, choice, parts, record, worker.random())?;
                 }
             }
             HttpFilterKind::GrpcWeb => afterwards.grpc_web = grpc_web::begin(&mut parts.headers),
+            HttpFilterKind::ExtAuthz(filter) => {
+                let settings = match here.and_then(|here| here.config.as_ref()) {
+                    Some(RouteFilterConfig::ExtAuthz(None)) => continue,
+                    Some(RouteFilterConfig::ExtAuthz(Some(settings))) => Some(&**settings),
+                    _ => None,
+                };
+                let asking = ext_authz::Asking { connection, config, filter, settings };
+                // Boxed: a request that nobody is asked about shall not carry its size.
+                Box::pin(asking.judge(parts, body, record, &mut afterwards)).await?;
+            }
+            HttpFilterKind::LocalRateLimit(own) => {
+                let limit = match here.and_then(|here| here.config.as_ref()) {
+                    Some(RouteFilterConfig::LocalRateLimit(limit)) => limit,
+                    _ => own,
+                };
+                rate_limit::local(limit, connection, chosen, parts, record, &mut afterwards)?;
+            }
+            HttpFilterKind::RateLimit(filter) => {
+                let route = match here.and_then(|here| here.config.as_ref()) {
+                    Some(RouteFilterConfig::RateLimit(route)) => Some(&**route),
+                    _ => None,
+                };
+                let asking = rate_limit::Asking { connection, config, filter, route, chosen };
+                Box::pin(asking.judge(parts, record, &mut afterwards)).await?;
+            }
             HttpFilterKind::Native(_) | HttpFilterKind::Router(_) => {}
         }
     }
     Ok(afterwards)
 }
 
-/// Judges the token of a request; what it proves is in the record afterwards.
+/// Judges the token of a request; what it proves is in the record afterwards. Whether it proves anything.
 #[expect(clippy::result_large_err, reason = "the answer is passed on, not propagated through layers")]
 fn token(
     jwt: &JwtPlan,
@@ -117,14 +154,14 @@ fn token(
     parts: &mut Parts,
     record: &mut Record,
     random: u64,
-) -> Result<(), Response<Body>> {
+) -> Result<bool, Response<Body>> {
     let now = Now { wall: SystemTime::now(), steady: Instant::now() };
     let rule = |parts: &Parts| jwt.rule(&view(parts, record), random);
     match jwt.judge(parts, &rule, choice, now) {
-        Ok(None) => Ok(()),
-        Ok(metadata) => {
-            record.metadata = metadata;
-            Ok(())
+        Ok(None) => Ok(false),
+        Ok(Some(metadata)) => {
+            record.metadata.get_or_insert_default().merge(metadata);
+            Ok(true)
         }
         Err(refusal) => {
             let failure = match refusal {

@@ -275,6 +275,11 @@ impl Record {
         self.loggers.log(&entry, worker.random(), &worker.shared.log);
     }
 
+    /// The version that the client speaks.
+    pub(super) fn protocol(&self) -> &'static str {
+        protocol(self.version)
+    }
+
     /// What is known so far; for logs, and for header values that ask.
     pub(super) fn fill<'a>(&'a self, entry: &mut Entry<'a>) {
         let down = &*self.down;

@@ -12,13 +12,12 @@ use sidecar_telemetry::Flag;
 use sidecar_telemetry::peer::{PEER_METADATA, PEER_METADATA_ID};
 use sidecar_telemetry::trace::REQUEST_ID;
 
-use super::Connection;
 use super::filters::Afterwards;
 use super::mutate::{self, Side};
 use super::prepare::DECORATOR;
 use super::record::Record;
 use super::router::Chosen;
-use super::stream;
+use super::{Connection, ext_authz, stream};
 use crate::config::HcmPlan;
 use crate::stats::Tunnel;
 
@@ -75,6 +74,7 @@ impl Shape<'_> {
             for (name, value) in &afterwards.headers {
                 headers.insert(name.clone(), value.clone());
             }
+            ext_authz::change(&afterwards.changes, headers);
             let none = HeaderMap::new();
             for mutation in &afterwards.mutations {
                 mutate::apply(&mutation.response, headers, record, &Side::Response(&none));

@@ -104,7 +104,7 @@ pub(super) async fn run(
     plan: &HcmPlan,
     clocks: Option<&Clocks>,
     mut parts: Parts,
-    body: Body,
+    mut body: Body,
     record: &mut Record,
 ) -> Answer {
     let shape = Shape { connection, plan };
@@ -120,7 +120,8 @@ pub(super) async fn run(
             return shape.local(response, record, None).into();
         }
     }
-    let filtered = filters::run(connection, plan, chosen.as_ref(), &mut parts, record).await;
+    let filtered =
+        filters::run(connection, config, plan, chosen.as_ref(), &mut parts, &mut body, record).await;
     let afterwards = match filtered {
         Ok(afterwards) => afterwards,
         Err(response) => {
@@ -128,8 +129,8 @@ pub(super) async fn run(
             return shape.local(response, record, None).into();
         }
     };
-    if record.metadata.is_some() {
-        // Claims may decide the route.
+    if afterwards.reroute {
+        // Claims, or what a service made of the request, may decide the route.
         chosen = choose(connection, config, plan, &parts, record);
         if let Some(chosen) = &chosen {
             record.route = Some((Arc::clone(&chosen.host), Arc::clone(&chosen.route)));

@@ -39,7 +39,7 @@ fn verdict(rbac: &Rbac, uris: &[&str], method: &str, path: &str) -> Verdict {
     headers.insert("x-role", HeaderValue::from_static("admin"));
     let view =
         RequestView { method, authority: "a", path, scheme: "http", headers: &headers, metadata: None };
-    request(rbac, &peer(&uris), &view)
+    request(rbac, &peer(&uris), &view).verdict
 }
 
 #[test]

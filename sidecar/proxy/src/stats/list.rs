@@ -62,6 +62,10 @@ pub fn list(shared: &Shared) -> Vec<Stat> {
         let label = label("http_conn_manager_prefix", &prefix);
         all.extend(values.map(|(name, value)| Stat::new("http", &prefix, name, &label, value)));
     }
+    for (prefix, allowed, denied) in shared.stats.shadows() {
+        all.push(Stat::new("rbac", "", &format!("{prefix}shadow_allowed"), "", allowed));
+        all.push(Stat::new("rbac", "", &format!("{prefix}shadow_denied"), "", denied));
+    }
     for (name, plan) in &config.clusters {
         cluster(name, plan, &mut all);
     }

@@ -72,6 +72,11 @@ impl App {
         self.requests.lock().len()
     }
 
+    /// Forgets the requests so far.
+    pub(crate) fn forget(&self) {
+        self.requests.lock().clear();
+    }
+
     async fn answer(
         self,
         mut request: Request<Incoming>,
