@@ -5,6 +5,7 @@
 
 pub mod any;
 pub mod csr;
+pub mod peak_ewma;
 pub mod type_url;
 pub mod typed_struct;
 

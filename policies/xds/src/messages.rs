@@ -70,6 +70,33 @@ pub mod hcm {
 pub mod connection_limit {
     pub use super::envoy::extensions::filters::network::connection_limit::v3::*;
 }
+/// Load balancing policies as extensions.
+pub mod lb {
+    /// Settings that several policies share.
+    pub mod common {
+        pub use super::super::envoy::extensions::load_balancing_policies::common::v3::*;
+    }
+    /// The least busy of some.
+    pub mod least_request {
+        pub use super::super::envoy::extensions::load_balancing_policies::least_request::v3::*;
+    }
+    /// A Maglev table.
+    pub mod maglev {
+        pub use super::super::envoy::extensions::load_balancing_policies::maglev::v3::*;
+    }
+    /// By chance.
+    pub mod random {
+        pub use super::super::envoy::extensions::load_balancing_policies::random::v3::*;
+    }
+    /// A ring.
+    pub mod ring_hash {
+        pub use super::super::envoy::extensions::load_balancing_policies::ring_hash::v3::*;
+    }
+    /// In turn.
+    pub mod round_robin {
+        pub use super::super::envoy::extensions::load_balancing_policies::round_robin::v3::*;
+    }
+}
 /// The TCP proxy.
 pub mod tcp_proxy {
     pub use super::envoy::extensions::filters::network::tcp_proxy::v3::*;

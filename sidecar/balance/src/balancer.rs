@@ -1,49 +1,51 @@
 //! The balancer of one cluster: immutable lists over shared host states.
 
 use crate::{
+    ewma,
     host::{Host, HostState},
-    maglev::Maglev,
-    outlier::{self, Ejection, Outcome},
-    priority::{LocalityGroup, Mode, PriorityGroup, choose, choose_locality},
-    ring::Ring,
+    outlier::{self, Ejection, Outcome, Review},
+    priority::Situation,
+    set::{Choice, Place, Set},
+    subset::Subsets,
 };
 use rand::Rng;
 use sidecar_model::{
-    Address, Cluster, Endpoints,
-    cluster::{LbPolicy, LocalityLb, OutlierDetection},
+    Address, Cluster, Endpoints, Health, Metadata,
+    cluster::{LbPolicy, LocalityLb, OutlierDetection, PeakEwma, SlowStart},
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::Arc,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    time::Duration,
 };
-
-/// How often another endpoint is looked for when the first choice is out of service or was tried before.
-const LOOKS_MAX: usize = 8;
 
 /// Chooses endpoints of one cluster. Build a new one whenever the cluster or its endpoints change; states carry over.
 #[derive(Debug)]
 pub struct Balancer {
     hosts: Vec<Host>,
-    priorities: Vec<PriorityGroup>,
-    policy: Policy,
+    all: Set,
+    subsets: Option<Subsets>,
     locality: LocalityLb,
     overprovisioning: u32,
     outlier: Option<OutlierDetection>,
-    turn: AtomicUsize,
+    slow_start: Option<SlowStart>,
+    ewma: Option<PeakEwma>,
+    /// Configuration alone puts no host aside.
+    all_healthy: bool,
+    trouble: Arc<Trouble>,
 }
 
-#[derive(Debug)]
-enum Policy {
-    RoundRobin,
-    LeastRequest {
-        choices: u32,
-    },
-    Random,
-    /// One ring for each priority.
-    Ring(Vec<Ring>),
-    /// One table for each priority.
-    Maglev(Vec<Maglev>),
+/// What lets a pick see at a glance that every host is well; shared by all balancers that a cluster had.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// End of the ejection that ends last, in milliseconds.
+    ejected_until_ms: AtomicU64,
+    /// Some host fails its checks.
+    failing: AtomicBool,
+    /// End of the slow start that ends last.
+    warm_ms: AtomicU64,
+    review: Review,
 }
 
 /// What a pick depends on.
@@ -53,6 +55,10 @@ pub struct PickContext<'a> {
     pub hash: Option<u64>,
     /// Endpoints tried before: avoided if another can be found.
     pub previous: &'a [Address],
+    /// Priorities that are not wanted, if others serve.
+    pub excluded: &'a [u32],
+    /// Labels under `envoy.lb` that the endpoint must have, where the cluster has subsets; the first to name a label counts.
+    pub metadata: [Option<&'a Metadata>; 2],
     /// Milliseconds of the clock that every call to this cluster uses.
     pub now_ms: u64,
 }
@@ -60,40 +66,70 @@ pub struct PickContext<'a> {
 // === impl Balancer ===
 
 impl Balancer {
-    /// Endpoints that `previous` had keep their states.
+    /// Endpoints that `previous` had keep their states; others are new at `now_ms`.
     #[must_use]
-    pub fn new(cluster: &Cluster, endpoints: &Endpoints, previous: Option<&Self>) -> Self {
+    pub fn new(cluster: &Cluster, endpoints: &Endpoints, previous: Option<&Self>, now_ms: u64) -> Self {
         let mut known: HashMap<&Address, &Arc<HostState>> = HashMap::new();
         if let Some(previous) = previous {
             known.extend(previous.hosts.iter().map(|host| (&host.endpoint.address, &host.state)));
         }
-        let (mut hosts, mut by_priority) =
-            (Vec::with_capacity(endpoints.len()), BTreeMap::<u32, PriorityGroup>::new());
-        for locality in &endpoints.localities {
-            let group = by_priority.entry(locality.priority).or_default();
-            let mut indexes = Vec::with_capacity(locality.endpoints.len());
+        let (mut hosts, mut places): (Vec<Host>, Vec<Place>) =
+            (Vec::with_capacity(endpoints.len()), Vec::with_capacity(endpoints.len()));
+        for (position, locality) in endpoints.localities.iter().enumerate() {
             for endpoint in &locality.endpoints {
-                indexes.push(u32::try_from(hosts.len()).unwrap_or(u32::MAX));
-                let state = known.get(&endpoint.address).map_or_else(Arc::default, |state| Arc::clone(state));
-                hosts.push(Host { endpoint: endpoint.clone(), locality: locality.locality.clone(), state });
+                let kept = known.get(&endpoint.address).map(|state| Arc::clone(state));
+                let state = kept.unwrap_or_else(|| {
+                    // As in Envoy, an endpoint that is to be checked does not serve until it has passed.
+                    Arc::new(HostState::new(now_ms, !cluster.health_checks.is_empty()))
+                });
+                if cluster.health_checks.is_empty() {
+                    state.set_failed_check(false, now_ms);
+                }
+                hosts.push(Host {
+                    endpoint: endpoint.clone(),
+                    locality: locality.locality.clone(),
+                    priority: locality.priority,
+                    state,
+                });
+                places.push((locality.priority, position, locality.weight));
             }
-            group.hosts.extend(&indexes);
-            group.localities.push(LocalityGroup { weight: locality.weight, hosts: indexes });
         }
-        let priorities: Vec<PriorityGroup> = by_priority.into_values().collect();
-        let policy = Policy::new(&cluster.lb, &priorities, &hosts);
-        let overprovisioning = endpoints
-            .overprovisioning_percent
-            .unwrap_or(cluster.locality_lb.overprovisioning_percent)
-            .max(100);
-        Self {
-            hosts,
-            priorities,
-            policy,
+        let members = 0..u32::try_from(hosts.len()).unwrap_or(u32::MAX);
+        let (slow_start, ewma) = match &cluster.lb {
+            LbPolicy::RoundRobin { slow_start } | LbPolicy::LeastRequest { slow_start, .. } => {
+                (*slow_start, None)
+            }
+            LbPolicy::PeakEwma(rules) => (None, Some(*rules)),
+            _ => (None, None),
+        };
+        let factor = endpoints.overprovisioning_percent;
+        let balancer = Self {
+            all: Set::new(&cluster.lb, cluster.locality_lb, &hosts, &places, members),
+            subsets: Subsets::new(cluster, &hosts, &places),
             locality: cluster.locality_lb,
-            overprovisioning,
+            overprovisioning: factor.unwrap_or(cluster.locality_lb.overprovisioning_percent).max(100),
             outlier: cluster.outlier.clone(),
-            turn: AtomicUsize::new(0),
+            slow_start,
+            ewma,
+            all_healthy: hosts
+                .iter()
+                .all(|host| host.endpoint.health.is_available() && host.endpoint.health != Health::Degraded),
+            trouble: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.trouble)),
+            hosts,
+        };
+        balancer.refresh();
+        balancer
+    }
+
+    /// Takes note of what health checks found: to be called after the states of hosts were changed from outside.
+    pub fn refresh(&self) {
+        let trouble = &self.trouble;
+        trouble.failing.store(self.hosts.iter().any(|host| host.state.failed_check()), Relaxed);
+        let ejected = self.hosts.iter().map(|host| host.state.ejected_until_ms.load(Relaxed)).max();
+        trouble.ejected_until_ms.fetch_max(ejected.unwrap_or(0), Relaxed);
+        if let Some(rules) = &self.slow_start {
+            let newest = self.hosts.iter().map(|host| host.state.since_ms()).max().unwrap_or(0);
+            trouble.warm_ms.store(newest.saturating_add(millis(rules.window)), Relaxed);
         }
     }
 
@@ -105,145 +141,66 @@ impl Balancer {
 
     /// The endpoint for one attempt; `None` when none serves.
     pub fn pick(&self, context: &PickContext<'_>, rng: &mut impl Rng) -> Option<&Host> {
-        let random = context.hash.unwrap_or_else(|| rng.random());
-        let (priority, mode) = choose(
-            &self.priorities,
-            &self.hosts,
-            &self.locality,
-            self.overprovisioning,
-            context.now_ms,
-            random,
-        )?;
-        let group = &self.priorities[priority];
-        let pool = if self.locality.weighted_localities {
-            choose_locality(group, &self.hosts, mode, self.overprovisioning, context.now_ms, rng.random())
-                .unwrap_or(&group.hosts)
-        } else {
-            &group.hosts
+        let now_ms = context.now_ms;
+        let set = match &self.subsets {
+            None => &self.all,
+            Some(subsets) => subsets.find(context.metadata, &self.all)?,
         };
-        let fits = |host: &Host| mode == Mode::Panic || host.available(context.now_ms);
-        let fresh = |host: &Host| !context.previous.contains(&host.endpoint.address);
-        let mut second_best = None;
-        for look in 0..LOOKS_MAX {
-            let Some(host) =
-                self.propose(priority, pool, context.hash, look, rng).map(|i| &self.hosts[i as usize])
-            else {
-                break;
-            };
-            if fits(host) {
-                if fresh(host) {
-                    return Some(host);
-                }
-                second_best.get_or_insert(host);
-            }
-        }
-        // Chance did not find one: look through all, from a chance beginning.
-        let start = rng.random_range(0..pool.len().max(1));
-        let mut rest = pool
-            .iter()
-            .cycle()
-            .skip(start)
-            .take(pool.len())
-            .map(|i| &self.hosts[*i as usize])
-            .filter(|h| fits(h));
-        rest.clone().find(|h| fresh(h)).or(second_best).or_else(|| rest.next())
+        let trouble = &self.trouble;
+        let calm = self.all_healthy
+            && context.excluded.is_empty()
+            && trouble.ejected_until_ms.load(Relaxed) <= now_ms
+            && !trouble.failing.load(Relaxed);
+        let choice = Choice {
+            situation: Situation {
+                hosts: &self.hosts,
+                rules: &self.locality,
+                overprovisioning: self.overprovisioning,
+                now_ms,
+                excluded: context.excluded,
+            },
+            calm,
+            slow_start: self.slow_start.as_ref().filter(|_| trouble.warm_ms.load(Relaxed) > now_ms),
+            hash: context.hash,
+            previous: context.previous,
+        };
+        set.pick(&choice, rng)
     }
 
-    /// Tells how a request to `host` ended. Returns the ejection when this made the host be ejected.
+    /// Tells how a request to `host` ended. `ejected` hears of every endpoint that is put aside now, this one or others.
     pub fn report(
         &self,
         host: &HostState,
         outcome: Outcome,
         now_ms: u64,
         rng: &mut impl Rng,
-    ) -> Option<Ejection> {
-        let rules = self.outlier.as_ref()?;
-        outlier::report(rules, &self.hosts, host, outcome, now_ms, rng.random_range(0..100))
-    }
-
-    fn propose(
-        &self,
-        priority: usize,
-        pool: &[u32],
-        hash: Option<u64>,
-        look: usize,
-        rng: &mut impl Rng,
-    ) -> Option<u32> {
-        match &self.policy {
-            Policy::RoundRobin => self.in_turn(pool, rng),
-            Policy::Random => self.by_chance(pool, rng),
-            Policy::LeastRequest { choices } => self.least_busy(pool, *choices, rng),
-            Policy::Ring(rings) => rings.get(priority)?.get(hash.unwrap_or_else(|| rng.random()), look),
-            Policy::Maglev(tables) => tables.get(priority)?.get(hash.unwrap_or_else(|| rng.random()), look),
+        mut ejected: impl FnMut(&Host, Ejection),
+    ) {
+        let Some(rules) = &self.outlier else { return };
+        let mut noted = |host: &Host, ejection: Ejection| {
+            self.trouble.ejected_until_ms.fetch_max(ejection.until_ms, Relaxed);
+            ejected(host, ejection);
+        };
+        outlier::report(rules, &self.hosts, host, outcome, now_ms, rng, &mut noted);
+        if self.trouble.review.is_due(rules, now_ms) {
+            outlier::review(rules, &self.hosts, now_ms, rng, &mut noted);
         }
     }
 
-    fn in_turn(&self, pool: &[u32], rng: &mut impl Rng) -> Option<u32> {
-        if self.weights_differ(pool) {
-            return self.by_chance(pool, rng);
-        }
-        (!pool.is_empty()).then(|| pool[self.turn.fetch_add(1, Relaxed) % pool.len()])
+    /// Whether [`Self::observe`] changes what is chosen.
+    #[must_use]
+    pub fn wants_latency(&self) -> bool {
+        self.ewma.is_some()
     }
 
-    fn by_chance(&self, pool: &[u32], rng: &mut impl Rng) -> Option<u32> {
-        if pool.is_empty() {
-            return None;
+    /// Tells how long a response took; `None`: there was none.
+    pub fn observe(&self, host: &HostState, took: Option<Duration>, now_ms: u64) {
+        if let Some(rules) = &self.ewma {
+            ewma::observe(rules, host, took, now_ms);
         }
-        if !self.weights_differ(pool) {
-            return Some(pool[rng.random_range(0..pool.len())]);
-        }
-        let total: u64 = pool.iter().map(|i| self.weight(*i)).sum();
-        let mut left = rng.random_range(0..total.max(1));
-        for index in pool {
-            let weight = self.weight(*index);
-            if left < weight {
-                return Some(*index);
-            }
-            left -= weight;
-        }
-        pool.last().copied()
-    }
-
-    /// The least busy of some drawn by chance, by requests under way.
-    fn least_busy(&self, pool: &[u32], choices: u32, rng: &mut impl Rng) -> Option<u32> {
-        let mut best = self.by_chance(pool, rng)?;
-        for _ in 1..choices.max(2) {
-            let other = self.by_chance(pool, rng)?;
-            if self.hosts[other as usize].state.active() < self.hosts[best as usize].state.active() {
-                best = other;
-            }
-        }
-        Some(best)
-    }
-
-    fn weight(&self, index: u32) -> u64 {
-        u64::from(self.hosts[index as usize].endpoint.weight)
-    }
-
-    fn weights_differ(&self, pool: &[u32]) -> bool {
-        pool.windows(2).any(|pair| self.weight(pair[0]) != self.weight(pair[1]))
     }
 }
 
-impl Policy {
-    fn new(lb: &LbPolicy, priorities: &[PriorityGroup], hosts: &[Host]) -> Self {
-        let named = |group: &PriorityGroup| -> Vec<(u32, String, u32)> {
-            let name = |i: u32| hosts[i as usize].endpoint.address.to_string();
-            group.hosts.iter().map(|i| (*i, name(*i), hosts[*i as usize].endpoint.weight)).collect()
-        };
-        match lb {
-            LbPolicy::RoundRobin { .. } => Self::RoundRobin,
-            LbPolicy::LeastRequest { choices, .. } => Self::LeastRequest { choices: *choices },
-            LbPolicy::Random | LbPolicy::ClusterProvided => Self::Random,
-            LbPolicy::RingHash { ring_size_min, ring_size_max, .. } => Self::Ring(
-                priorities
-                    .iter()
-                    .map(|group| Ring::new(&named(group), *ring_size_min, *ring_size_max))
-                    .collect(),
-            ),
-            LbPolicy::Maglev { table_size, .. } => {
-                Self::Maglev(priorities.iter().map(|group| Maglev::new(&named(group), *table_size)).collect())
-            }
-        }
-    }
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }

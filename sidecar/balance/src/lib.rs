@@ -5,11 +5,16 @@
 //! difference: the last endpoint that is still in service is never ejected.
 
 mod balancer;
+mod ewma;
 mod host;
 mod maglev;
+mod murmur;
 mod outlier;
+mod policy;
 mod priority;
 mod ring;
+mod set;
+mod subset;
 
 pub use balancer::{Balancer, PickContext};
 pub use host::{Host, HostState, Unavailable};

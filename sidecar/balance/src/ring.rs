@@ -1,5 +1,8 @@
 //! Ring hash (Ketama): every endpoint stands at many places of a ring; a request goes to the next place after its hash.
 
+use crate::murmur::murmur2;
+use crate::policy::Named;
+use sidecar_model::cluster::HashFunction;
 use xxhash_rust::xxh64::xxh64;
 
 /// Sorted places with the host that stands there.
@@ -9,18 +12,29 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// `hosts` are `(index, name, weight)`. The ring has at least `min` and at most `max` places, shared by weight.
-    pub(crate) fn new(hosts: &[(u32, String, u32)], min: u64, max: u64) -> Self {
-        let total: u64 = hosts.iter().map(|(_, _, weight)| u64::from(*weight)).sum();
-        let lightest = hosts.iter().map(|(_, _, weight)| u64::from(*weight)).min().unwrap_or(1).max(1);
-        // As in Envoy: large enough that the lightest endpoint has whole places, within the bounds.
-        let scale = (min as f64 * lightest as f64 / total.max(1) as f64).ceil() / lightest as f64;
-        let size = (scale * total as f64).min(max as f64).max(1.0);
-        let mut places = Vec::with_capacity(size as usize);
-        for (index, name, weight) in hosts {
-            let count = (size * f64::from(*weight) / total.max(1) as f64).round().max(1.0) as u64;
-            for place in 0..count {
-                places.push((xxh64(format!("{name}_{place}").as_bytes(), 0), *index));
+    /// The ring has at least `min` and at most `max` places, shared by weight, as Envoy shares them.
+    pub(crate) fn new(hosts: &[Named], min: u64, max: u64, function: HashFunction) -> Self {
+        let total: f64 = hosts.iter().map(|host| host.weight).sum();
+        let lightest = hosts.iter().map(|host| host.weight / total).fold(1.0, f64::min);
+        if hosts.is_empty() || !lightest.is_normal() {
+            return Self { places: Vec::new() };
+        }
+        // Large enough that the lightest endpoint has whole places, within the bounds.
+        let scale = ((lightest * min as f64).ceil() / lightest).min(max as f64);
+        let mut places = Vec::with_capacity(scale.ceil() as usize);
+        let (mut placed, mut target) = (0.0, 0.0);
+        for host in hosts {
+            target += scale * host.weight / total;
+            let mut place = 0u64;
+            while placed < target {
+                let key = format!("{}_{place}", host.name);
+                let hash = match function {
+                    HashFunction::XxHash => xxh64(key.as_bytes(), 0),
+                    HashFunction::MurmurHash2 => murmur2(key.as_bytes()),
+                };
+                places.push((hash, host.index));
+                place += 1;
+                placed += 1.0;
             }
         }
         places.sort_unstable();
@@ -34,5 +48,10 @@ impl Ring {
         }
         let at = self.places.partition_point(|(place, _)| *place < hash);
         Some(self.places[(at + skip) % self.places.len()].1)
+    }
+
+    /// How many places there are.
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
     }
 }

@@ -1,4 +1,4 @@
-use crate::{Balancer, EjectionCause, Outcome, PickContext};
+use crate::{Balancer, Ejection, EjectionCause, HostState, Outcome, PickContext};
 use rand::{SeedableRng, rngs::StdRng};
 use sidecar_model::{
     Address, Cluster, Endpoint, Endpoints, Health, Locality, LocalityEndpoints, Metadata,
@@ -7,6 +7,10 @@ use sidecar_model::{
     },
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
+
+mod outliers;
+mod policies;
+mod subsets;
 
 fn rules() -> OutlierDetection {
     OutlierDetection {
@@ -31,6 +35,9 @@ fn rules() -> OutlierDetection {
         failure_percentage_threshold: 85,
         failure_percentage_minimum_hosts: 5,
         failure_percentage_request_volume: 50,
+        enforcing_local_origin_success_rate: 0,
+        enforcing_failure_percentage_local_origin: 0,
+        successful_check_unejects: true,
     }
 }
 
@@ -54,7 +61,8 @@ fn cluster(lb: LbPolicy, outlier: Option<OutlierDetection>) -> Cluster {
         per_connection_buffer_bytes_max: 1 << 20,
         tcp_idle_timeout: None,
         metadata: Metadata::default(),
-        subset_keys: vec![],
+        subsets: None,
+        health_checks: vec![],
         ignore_health_on_host_removal: true,
     }
 }
@@ -95,6 +103,27 @@ fn least_request() -> LbPolicy {
     LbPolicy::LeastRequest { choices: 2, slow_start: None, active_request_bias: 1.0 }
 }
 
+fn build(cluster: &Cluster, endpoints: &Endpoints, previous: Option<&Balancer>) -> Balancer {
+    Balancer::new(cluster, endpoints, previous, 0)
+}
+
+/// Reports an outcome; the ejection of the host itself, if that came of it.
+fn report(
+    balancer: &Balancer,
+    host: &HostState,
+    outcome: Outcome,
+    now_ms: u64,
+    rng: &mut StdRng,
+) -> Option<Ejection> {
+    let mut found = None;
+    balancer.report(host, outcome, now_ms, rng, |one, ejection| {
+        if std::ptr::eq(&raw const *one.state, host) {
+            found = Some(ejection);
+        }
+    });
+    found
+}
+
 /// Shares of `count` picks by address.
 fn shares(balancer: &Balancer, count: usize, hash: impl Fn(usize) -> Option<u64>) -> HashMap<Address, usize> {
     let mut rng = StdRng::seed_from_u64(7);
@@ -110,7 +139,7 @@ fn shares(balancer: &Balancer, count: usize, hash: impl Fn(usize) -> Option<u64>
 
 #[test]
 fn round_robin_is_even() {
-    let balancer = Balancer::new(&cluster(LbPolicy::RoundRobin { slow_start: None }, None), &some(3), None);
+    let balancer = build(&cluster(LbPolicy::RoundRobin { slow_start: None }, None), &some(3), None);
     assert_eq!(shares(&balancer, 300, |_| None).values().copied().collect::<Vec<_>>(), [100, 100, 100]);
 }
 
@@ -118,14 +147,14 @@ fn round_robin_is_even() {
 fn weights_are_kept() {
     let endpoints =
         all(vec![at(0, None, vec![endpoint(1, 3, Health::Healthy), endpoint(2, 1, Health::Healthy)])]);
-    let balancer = Balancer::new(&cluster(LbPolicy::Random, None), &endpoints, None);
+    let balancer = build(&cluster(LbPolicy::Random, None), &endpoints, None);
     let first = shares(&balancer, 10_000, |_| None)[&address(1)];
     assert!((7_300..7_700).contains(&first), "{first}");
 }
 
 #[test]
 fn the_less_busy_endpoint_is_preferred() {
-    let balancer = Balancer::new(&cluster(least_request(), None), &some(2), None);
+    let balancer = build(&cluster(least_request(), None), &some(2), None);
     (0..10).for_each(|_| balancer.hosts()[0].state.begin());
     let busy = shares(&balancer, 1000, |_| None).get(&address(1)).copied().unwrap_or(0);
     // Both draws fall on the busy one in a quarter of the cases.
@@ -143,7 +172,7 @@ fn unhealthy_and_tried_endpoints_are_avoided() {
             endpoint(3, 1, Health::Healthy),
         ],
     )]);
-    let balancer = Balancer::new(&cluster(least_request(), None), &endpoints, None);
+    let balancer = build(&cluster(least_request(), None), &endpoints, None);
     let mut rng = StdRng::seed_from_u64(1);
     for _ in 0..100 {
         let context = PickContext { previous: &[address(1)], ..PickContext::default() };
@@ -152,7 +181,7 @@ fn unhealthy_and_tried_endpoints_are_avoided() {
         assert!(balancer.pick(&context, &mut rng).is_some(), "a tried endpoint is better than none");
     }
     assert!(
-        Balancer::new(&cluster(least_request(), None), &all(vec![]), None)
+        build(&cluster(least_request(), None), &all(vec![]), None)
             .pick(&PickContext::default(), &mut rng)
             .is_none()
     );
@@ -165,7 +194,7 @@ fn consistent_hashing_moves_little() {
         LbPolicy::Maglev { table_size: 65537 },
     ] {
         let cluster = cluster(lb, None);
-        let (five, six) = (Balancer::new(&cluster, &some(5), None), Balancer::new(&cluster, &some(6), None));
+        let (five, six) = (build(&cluster, &some(5), None), build(&cluster, &some(6), None));
         let mut rng = StdRng::seed_from_u64(3);
         let (mut same, mut counts) = (0, HashMap::new());
         for key in 0..10_000u64 {
@@ -186,7 +215,7 @@ fn the_next_priority_helps_when_the_first_is_ill() {
     let sick = |n| endpoint(n, 1, Health::Unhealthy);
     let well = |n| endpoint(n, 1, Health::Healthy);
     let share_of_first = |first: Vec<Arc<Endpoint>>| {
-        let balancer = Balancer::new(
+        let balancer = build(
             &cluster(LbPolicy::Random, None),
             &all(vec![at(0, None, first), at(1, None, vec![well(9)])]),
             None,
@@ -211,49 +240,50 @@ fn localities_share_by_weight() {
         at(0, Some(80), vec![endpoint(1, 1, Health::Healthy)]),
         at(0, Some(20), vec![endpoint(2, 1, Health::Healthy)]),
     ]);
-    let far = shares(&Balancer::new(&cluster, &endpoints, None), 10_000, |_| None)[&address(2)];
+    let far = shares(&build(&cluster, &endpoints, None), 10_000, |_| None)[&address(2)];
     assert!((1_850..2_150).contains(&far), "{far}");
 }
 
 #[test]
 fn five_failures_in_a_row_eject_and_time_returns() {
-    let balancer = Balancer::new(&cluster(least_request(), Some(rules())), &some(2), None);
+    let balancer = build(&cluster(least_request(), Some(rules())), &some(2), None);
     let mut rng = StdRng::seed_from_u64(1);
     let sick = balancer.hosts()[0].state.clone();
     for _ in 0..4 {
-        assert_eq!(balancer.report(&sick, Outcome::Status(500), 1_000, &mut rng), None);
+        assert_eq!(report(&balancer, &sick, Outcome::Status(500), 1_000, &mut rng), None);
     }
     assert_eq!(
-        balancer.report(&sick, Outcome::Status(200), 1_000, &mut rng),
+        report(&balancer, &sick, Outcome::Status(200), 1_000, &mut rng),
         None,
         "a success starts the count again"
     );
     for _ in 0..4 {
-        assert_eq!(balancer.report(&sick, Outcome::Status(500), 1_000, &mut rng), None);
+        assert_eq!(report(&balancer, &sick, Outcome::Status(500), 1_000, &mut rng), None);
     }
-    let ejection = balancer.report(&sick, Outcome::LocalFailure, 1_000, &mut rng).unwrap();
+    let ejection = report(&balancer, &sick, Outcome::LocalFailure, 1_000, &mut rng).unwrap();
     assert_eq!((ejection.cause, ejection.until_ms), (EjectionCause::Consecutive5xx, 31_000));
     let during = PickContext { now_ms: 30_999, ..PickContext::default() };
     assert!((0..200).all(|_| balancer.pick(&during, &mut rng).unwrap().endpoint.address == address(2)));
     let after = PickContext { now_ms: 31_000, ..PickContext::default() };
     assert!((0..200).any(|_| balancer.pick(&after, &mut rng).unwrap().endpoint.address == address(1)));
     // The second time lasts twice as long; states outlive a change of endpoints.
-    let next = Balancer::new(&cluster(least_request(), Some(rules())), &some(3), Some(&balancer));
-    let ejection = (0..5).find_map(|_| next.report(&sick, Outcome::Status(503), 32_000, &mut rng)).unwrap();
+    let next = build(&cluster(least_request(), Some(rules())), &some(3), Some(&balancer));
+    let ejection = (0..5).find_map(|_| report(&next, &sick, Outcome::Status(503), 32_000, &mut rng)).unwrap();
     assert_eq!(ejection.until_ms, 92_000);
 }
 
 #[test]
 fn the_last_endpoint_in_service_stays() {
-    let balancer = Balancer::new(
+    let balancer = build(
         &cluster(least_request(), Some(OutlierDetection { max_ejection_percent: 100, ..rules() })),
         &some(2),
         None,
     );
     let mut rng = StdRng::seed_from_u64(1);
     let mut fail = |index: usize| {
-        (0..5)
-            .find_map(|_| balancer.report(&balancer.hosts()[index].state, Outcome::Status(500), 0, &mut rng))
+        (0..5).find_map(|_| {
+            report(&balancer, &balancer.hosts()[index].state, Outcome::Status(500), 0, &mut rng)
+        })
     };
     assert!(fail(0).is_some());
     assert!(fail(1).is_none());
@@ -261,12 +291,12 @@ fn the_last_endpoint_in_service_stays() {
 
 #[test]
 fn ten_percent_of_thirty_is_three() {
-    let balancer = Balancer::new(&cluster(least_request(), Some(rules())), &some(30), None);
+    let balancer = build(&cluster(least_request(), Some(rules())), &some(30), None);
     let mut rng = StdRng::seed_from_u64(1);
     let ejected = (0..30)
         .filter(|i| {
             (0..5).any(|_| {
-                balancer.report(&balancer.hosts()[*i].state, Outcome::Status(500), 0, &mut rng).is_some()
+                report(&balancer, &balancer.hosts()[*i].state, Outcome::Status(500), 0, &mut rng).is_some()
             })
         })
         .count();
@@ -276,14 +306,14 @@ fn ten_percent_of_thirty_is_three() {
 #[test]
 fn gateway_failures_count_on_their_own() {
     let rules = OutlierDetection { consecutive_5xx: 0, consecutive_gateway_failure: 2, ..rules() };
-    let balancer = Balancer::new(&cluster(least_request(), Some(rules)), &some(2), None);
+    let balancer = build(&cluster(least_request(), Some(rules)), &some(2), None);
     let mut rng = StdRng::seed_from_u64(1);
     let host = balancer.hosts()[0].state.clone();
     for status in [500, 500, 500, 502, 500, 502] {
-        assert_eq!(balancer.report(&host, Outcome::Status(status), 0, &mut rng), None, "{status}");
+        assert_eq!(report(&balancer, &host, Outcome::Status(status), 0, &mut rng), None, "{status}");
     }
     assert_eq!(
-        balancer.report(&host, Outcome::Status(504), 0, &mut rng).unwrap().cause,
+        report(&balancer, &host, Outcome::Status(504), 0, &mut rng).unwrap().cause,
         EjectionCause::ConsecutiveGatewayFailure
     );
 }

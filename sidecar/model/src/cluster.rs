@@ -4,6 +4,7 @@ pub(crate) mod proto;
 
 use crate::endpoint::Endpoints;
 use crate::hcm::{Http1Options, Http2Options};
+use crate::health_check::HealthCheck;
 use crate::metadata::Metadata;
 use crate::tls::UpstreamTls;
 use http::HeaderName;
@@ -88,6 +89,54 @@ pub struct SlowStart {
     pub weight_min: f64,
 }
 
+/// A moving average of response times that jumps up at once and comes down slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeakEwma {
+    /// In this time an observation loses all but 1/e of its weight; above zero.
+    pub decay: Duration,
+    /// What an endpoint without observations is taken to need.
+    pub default_rtt: Duration,
+}
+
+/// What happens to requests whose labels no subset has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SubsetFallback {
+    /// No endpoint serves them.
+    None,
+    /// Every endpoint does.
+    AnyEndpoint,
+    /// Those of the default subset do.
+    DefaultSubset,
+    /// Only these keys are looked at.
+    Keys(Vec<Box<str>>),
+}
+
+/// Keys by whose values subsets are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SubsetSelector {
+    /// The keys, sorted; never empty.
+    pub keys: Vec<Box<str>>,
+    /// What happens when no endpoint has the values asked for; `None`: what the cluster says.
+    pub fallback: Option<SubsetFallback>,
+}
+
+/// Subsets of the endpoints by their metadata under `envoy.lb`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Subsets {
+    /// What happens to requests that ask for nothing, or for what no selector has.
+    pub fallback: SubsetFallback,
+    /// Labels of the default subset.
+    pub default_subset: Vec<(Box<str>, serde_json::Value)>,
+    /// How subsets are made; never empty.
+    pub selectors: Vec<SubsetSelector>,
+    /// Weights of localities hold within a subset, too.
+    pub locality_weight_aware: bool,
+}
+
 /// How an endpoint is chosen.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -108,6 +157,8 @@ pub enum LbPolicy {
     },
     /// By chance.
     Random,
+    /// The cheaper of two drawn by chance, by response times and requests under way.
+    PeakEwma(PeakEwma),
     /// Consistent hashing on a ring.
     RingHash {
         /// Fewest points.
@@ -228,6 +279,12 @@ pub struct OutlierDetection {
     pub failure_percentage_minimum_hosts: u32,
     /// Requests in an interval before an endpoint's percentage counts.
     pub failure_percentage_request_volume: u32,
+    /// Success rate ejection by connections, when split: chance in percent; 0: off.
+    pub enforcing_local_origin_success_rate: u8,
+    /// Failure percentage ejection by connections, when split: chance in percent; 0: off.
+    pub enforcing_failure_percentage_local_origin: u8,
+    /// An endpoint that passes active health checks comes back at once.
+    pub successful_check_unejects: bool,
 }
 
 /// Which HTTP is spoken to endpoints.
@@ -337,8 +394,10 @@ pub struct Cluster {
     pub tcp_idle_timeout: Option<Duration>,
     /// Metadata, such as Istio's list of services under `istio`.
     pub metadata: Metadata,
-    /// Sets of metadata keys by which subsets of the endpoints are chosen.
-    pub subset_keys: Vec<Vec<Box<str>>>,
+    /// Subsets that requests are balanced in; `None`: among all endpoints.
+    pub subsets: Option<Subsets>,
+    /// How endpoints are asked whether they serve.
+    pub health_checks: Vec<HealthCheck>,
     /// Routing follows new endpoints only; connections of those gone are left to end.
     pub ignore_health_on_host_removal: bool,
 }

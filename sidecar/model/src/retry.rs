@@ -3,6 +3,7 @@
 pub(crate) mod proto;
 
 use crate::matcher::HeaderMatch;
+use http::{HeaderMap, HeaderName};
 use serde::{Serialize, Serializer};
 use std::time::Duration;
 
@@ -34,10 +35,59 @@ pub struct RetryPolicy {
     pub retriable_request_headers: Vec<HeaderMatch>,
     /// An endpoint tried before is not chosen again if another can be found.
     pub avoid_previous_hosts: bool,
-    /// A priority tried before is avoided.
-    pub avoid_previous_priorities: bool,
+    /// Priorities tried before are avoided; they are looked at anew after every so many attempts (at least 1). `None`: not avoided.
+    pub avoid_previous_priorities: Option<u32>,
     /// How often another endpoint is looked for.
     pub host_selection_attempts_max: u32,
+    /// Pauses that the upstream itself asks for; `None`: not heeded.
+    pub rate_limited: Option<RateLimitedBackOff>,
+}
+
+/// Pauses that an upstream asks for in its answer, in place of those of the back-off.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RateLimitedBackOff {
+    /// Headers that say when, the first that is there and not too far away wins; never empty.
+    pub headers: Vec<ResetHeader>,
+    /// A header that asks for more is passed over.
+    pub max: Duration,
+}
+
+/// A response header that says when a request may be sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResetHeader {
+    /// Its name.
+    #[serde(serialize_with = "crate::dump::display")]
+    pub name: HeaderName,
+    /// What its number means.
+    pub format: ResetFormat,
+}
+
+/// What the number in a [`ResetHeader`] means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ResetFormat {
+    /// Seconds from now.
+    Seconds,
+    /// Seconds since 1970.
+    UnixTimestamp,
+}
+
+// === impl RateLimitedBackOff ===
+
+impl RateLimitedBackOff {
+    /// How long to wait at least by what these headers say; `unix` is the wall clock in seconds since 1970.
+    pub fn pause(&self, headers: &HeaderMap, unix: u64) -> Option<Duration> {
+        self.headers.iter().find_map(|header| {
+            let number: u64 = headers.get(&header.name)?.to_str().ok()?.trim().parse().ok()?;
+            let seconds = match header.format {
+                ResetFormat::Seconds => number,
+                ResetFormat::UnixTimestamp => number.checked_sub(unix).filter(|left| *left > 0)?,
+            };
+            Some(Duration::from_secs(seconds)).filter(|pause| *pause <= self.max)
+        })
+    }
 }
 
 // === impl RetryOn ===

@@ -44,6 +44,8 @@ pub struct WeightedClusters {
     /// A header with an integer chooses instead of chance.
     #[serde(serialize_with = "crate::dump::display_option")]
     pub random_header: Option<HeaderName>,
+    /// The hash of the route's hash policy chooses instead of chance, when the request has what it asks for.
+    pub by_hash: bool,
 }
 
 /// Which cluster.

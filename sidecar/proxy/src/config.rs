@@ -42,13 +42,14 @@ pub struct Config {
 
 impl Config {
     /// Compiles a snapshot over what is in force. `identity` is the workload's certificate, `kept` is what outlives it,
-    /// `resolved` the addresses behind names.
+    /// `resolved` the addresses behind names; endpoints that were not there before begin at `now_ms`.
     pub(crate) fn build(
         snapshot: Arc<Snapshot>,
         previous: &Self,
         identity: &Rotating,
         kept: &mut Kept,
         resolved: &Resolved,
+        now_ms: u64,
     ) -> Self {
         kept.secrets.update(&snapshot);
         let mut config = Self { version: previous.version + 1, ..Self::default() };
@@ -63,7 +64,8 @@ impl Config {
                 None => snapshot.endpoints_of(cluster),
             };
             let previous = previous.clusters.get(name);
-            let plan = ClusterPlan::carry_over(previous, cluster, endpoints, identity, &mut kept.secrets);
+            let secrets = &mut kept.secrets;
+            let plan = ClusterPlan::carry_over(previous, cluster, endpoints, identity, secrets, now_ms);
             config.clusters.insert(Arc::clone(name), plan);
         }
         for (name, listener) in snapshot.listeners.iter() {

@@ -24,6 +24,7 @@ mod respond;
 mod retry;
 mod rewrite;
 mod router;
+mod still;
 mod stream;
 mod timed;
 

@@ -75,8 +75,9 @@ impl Control {
         let previous = self.shared.config.load();
         let snapshot = snapshot.unwrap_or_else(|| Arc::clone(&previous.snapshot));
         inputs.resolved.retain(|name, _| snapshot.clusters.contains_key(name));
-        let next =
-            Config::build(snapshot, &previous, &self.shared.identity, &mut inputs.kept, &inputs.resolved);
+        let Inputs { kept, resolved } = &mut *inputs;
+        let (identity, now_ms) = (&self.shared.identity, self.shared.now_ms());
+        let next = Config::build(snapshot, &previous, identity, kept, resolved, now_ms);
         let version = next.version;
         self.shared.config.store(Arc::new(next));
         inputs.kept.sweep();

@@ -1,12 +1,16 @@
 //! Which endpoint of a cluster is tried.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
-use sidecar_balance::{Host, Outcome, PickContext};
+use sidecar_balance::{Ejection, Host, Outcome, PickContext};
 use sidecar_model::cluster::ClusterKind;
-use sidecar_model::{Address, UpstreamTls};
+use sidecar_model::route_action::HashPolicy;
+use sidecar_model::{Address, Metadata, UpstreamTls};
+
+use sidecar_route::RequestView;
 
 use crate::config::ClusterPlan;
 use crate::pool::Target;
@@ -31,6 +35,10 @@ pub(crate) struct Wanted<'a> {
     pub(crate) headers: Option<&'a HeaderMap>,
     pub(crate) hash: Option<u64>,
     pub(crate) previous: &'a [Address],
+    /// Priorities that are not wanted, if others serve.
+    pub(crate) excluded: &'a [u32],
+    /// Labels that the endpoint must have where the cluster has subsets; the first to name a label counts.
+    pub(crate) metadata: [Option<&'a Metadata>; 2],
     pub(crate) high_priority: bool,
 }
 
@@ -49,7 +57,13 @@ pub(crate) fn pick(wanted: &Wanted<'_>) -> Option<Pick> {
         }
         _ => {
             let now_ms = wanted.worker.shared.now_ms();
-            let context = PickContext { hash: wanted.hash, previous: wanted.previous, now_ms };
+            let context = PickContext {
+                hash: wanted.hash,
+                previous: wanted.previous,
+                excluded: wanted.excluded,
+                metadata: wanted.metadata,
+                now_ms,
+            };
             let host = wanted.worker.with_rng(|rng| plan.balancer.pick(&context, rng).cloned())?;
             (host.endpoint.address.socket()?, Some(host))
         }
@@ -87,8 +101,7 @@ fn server_name(tls: &UpstreamTls, headers: Option<&HeaderMap>) -> Option<Box<str
 pub(crate) fn report(worker: &Worker, plan: &ClusterPlan, host: Option<&Host>, outcome: Outcome) {
     let (Some(host), true) = (host, plan.cluster.outlier.is_some()) else { return };
     let now_ms = worker.shared.now_ms();
-    let ejection = worker.with_rng(|rng| plan.balancer.report(&host.state, outcome, now_ms, rng));
-    if let Some(ejection) = ejection {
+    let ejected = |host: &Host, ejection: Ejection| {
         Totals::inc(&plan.usage.totals.outlier_ejections);
         tracing::info!(
             cluster = %plan.cluster.name,
@@ -97,5 +110,24 @@ pub(crate) fn report(worker: &Worker, plan: &ClusterPlan, host: Option<&Host>, o
             milliseconds = ejection.until_ms.saturating_sub(now_ms),
             "Endpoint put aside"
         );
+    };
+    worker.with_rng(|rng| plan.balancer.report(&host.state, outcome, now_ms, rng, ejected));
+}
+
+/// Tells the balancer how long an endpoint took to answer; `None`: it did not.
+pub(crate) fn observe(worker: &Worker, plan: &ClusterPlan, host: Option<&Host>, took: Option<Duration>) {
+    if let (Some(host), true) = (host, plan.balancer.wants_latency()) {
+        plan.balancer.observe(&host.state, took, worker.shared.now_ms());
     }
+}
+
+/// What consistent hashing chooses by for a connection of bytes.
+pub(crate) fn connection_hash(policies: &[HashPolicy], client: IpAddr) -> Option<u64> {
+    if policies.is_empty() {
+        return None;
+    }
+    let headers = HeaderMap::new();
+    let view =
+        RequestView { method: "", authority: "", path: "", scheme: "", headers: &headers, metadata: None };
+    sidecar_route::hash(policies, &view, client, 0).hash
 }

@@ -112,8 +112,9 @@ async fn run(record: &mut Record<'_>, tunnel: impl Future<Output = Ended>) -> Op
 async fn connect(record: &mut Record<'_>) -> Option<BoxIo> {
     let down = record.down;
     let worker = &down.worker;
-    let name = match &record.plan.tcp.cluster {
-        TcpCluster::Single(name) => name,
+    let tcp = &record.plan.tcp;
+    let (name, of_entry) = match &tcp.cluster {
+        TcpCluster::Single(name) => (name, None),
         TcpCluster::Weighted { clusters, total } => {
             let mut rest = worker.random() % (*total).max(1);
             let found = clusters.iter().find(|one| {
@@ -121,9 +122,11 @@ async fn connect(record: &mut Record<'_>) -> Option<BoxIo> {
                 rest = rest.saturating_sub(u64::from(one.weight));
                 here
             });
-            &found.or(clusters.last())?.name
+            let found = found.or(clusters.last())?;
+            (&found.name, Some(&found.metadata_match))
         }
     };
+    let metadata = [of_entry, Some(&tcp.metadata_match)].map(|it| it.filter(|one| !one.is_empty()));
     record.cluster_name = Arc::clone(name);
     let config = worker.shared.config.load_full();
     let Some(plan) = config.clusters.get(name) else {
@@ -139,8 +142,10 @@ async fn connect(record: &mut Record<'_>) -> Option<BoxIo> {
             local: down.local,
             client: down.peer,
             headers: None,
-            hash: None,
+            hash: target::connection_hash(&tcp.hash_policy, down.peer.ip()),
             previous: &previous,
+            excluded: &[],
+            metadata,
             high_priority: false,
         };
         let Some(Pick { target, host }) = target::pick(&wanted) else {

@@ -15,6 +15,8 @@ mod limits;
 mod open;
 mod policies;
 mod proxy_protocol;
+mod retries;
 mod rig;
 mod streams;
 mod tokens;
+mod upstreams;

@@ -48,6 +48,8 @@ pub struct Totals {
     pub upstream_rq_per_try_timeout: AtomicU64,
     /// Answers by hundreds of their status.
     pub upstream_rq_xx: [AtomicU64; 6],
+    /// Requests dropped because the control plane wants it.
+    pub upstream_rq_drop_overload: AtomicU64,
     /// Endpoints put aside.
     pub outlier_ejections: AtomicU64,
 }

@@ -20,6 +20,7 @@ pub use table::{Found, RouteTable, TableCache};
 pub use view::RequestView;
 
 use sidecar_model::{ClusterChoice, RouteAction, WeightedCluster};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The cluster that a route chose for a request.
@@ -35,12 +36,15 @@ pub struct ClusterPick<'a> {
 
 /// Chooses the cluster; `None` when a header should name it and is missing.
 ///
-/// `random` decides among weighted clusters, unless a header with an integer does.
+/// `random` decides among weighted clusters, unless a header with an integer or the route's hash policy does. `client` is the
+/// client's address, `seed` becomes the value of a cookie that the hash policy makes: the same `seed` must be given to [`hash`] later.
 #[must_use]
 pub fn pick_cluster<'a>(
     action: &'a RouteAction,
     request: &RequestView<'a>,
+    client: IpAddr,
     random: u64,
+    seed: u64,
 ) -> Option<ClusterPick<'a>> {
     match &action.cluster {
         ClusterChoice::Single(name) => Some(ClusterPick { name, weighted: None, shared: Some(name) }),
@@ -49,7 +53,9 @@ pub fn pick_cluster<'a>(
                 .random_header
                 .as_ref()
                 .and_then(|h| request.headers.get(h)?.to_str().ok()?.parse().ok());
-            let picked = weighted.pick(by_header.unwrap_or(random));
+            let by_hash =
+                || weighted.by_hash.then(|| hash(&action.hash_policy, request, client, seed).hash).flatten();
+            let picked = weighted.pick(by_header.or_else(by_hash).unwrap_or(random));
             Some(ClusterPick { name: &picked.name, weighted: Some(picked), shared: Some(&picked.name) })
         }
         ClusterChoice::Header(header) => {

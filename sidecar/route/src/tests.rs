@@ -10,6 +10,8 @@ use sidecar_model::{
 };
 use std::net::Ipv4Addr;
 
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 fn conditions(path: PathMatch) -> RouteMatch {
     RouteMatch {
         path,
@@ -177,11 +179,11 @@ fn the_first_route_whose_conditions_hold_wins() {
     assert_eq!(found("/r1", &headers), "regex", "two values are compared joined");
 }
 
-#[test]
-fn weights_split_as_they_say() {
-    let cluster = |name: &str, weight| WeightedCluster {
-        name: name.into(),
-        weight,
+/// An action that splits by weight.
+fn split(weights: &[(&str, u32)]) -> RouteAction {
+    let cluster = |(name, weight): &(&str, u32)| WeightedCluster {
+        name: (*name).into(),
+        weight: *weight,
         request_headers: HeaderOps::default(),
         response_headers: HeaderOps::default(),
         host_rewrite: None,
@@ -190,15 +192,70 @@ fn weights_split_as_they_say() {
     };
     let mut action = action();
     action.cluster = ClusterChoice::Weighted(WeightedClusters {
-        clusters: vec![cluster("v1", 90), cluster("v2", 0), cluster("v3", 10)],
-        total: 100,
+        clusters: weights.iter().map(cluster).collect(),
+        total: weights.iter().map(|(_, weight)| u64::from(*weight)).sum(),
         random_header: None,
+        by_hash: false,
     });
+    action
+}
+
+/// The same, by the hash of the header `x-user`.
+fn sticky_split(weights: &[(&str, u32)]) -> RouteAction {
+    let mut action = split(weights);
+    if let ClusterChoice::Weighted(weighted) = &mut action.cluster {
+        weighted.by_hash = true;
+    }
+    action.hash_policy = vec![HashPolicy {
+        source: HashSource::Header { name: "x-user".parse().unwrap(), rewrite: None },
+        terminal: false,
+    }];
+    action
+}
+
+#[test]
+fn sticky_cohorts_grow_with_the_weight() {
+    const USERS: u32 = 10_000;
+    let mut before: std::collections::HashSet<u32> = std::collections::HashSet::new();
+    for percent in [0, 1, 5, 10, 20, 50, 99, 100] {
+        let action = sticky_split(&[("v1", 100 - percent), ("v2", percent)]);
+        let mut cohort = std::collections::HashSet::new();
+        for user in 0..USERS {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-user", HeaderValue::from_str(&format!("user-{user}")).unwrap());
+            // Chance must not matter: every request has another random number.
+            let version = |random| {
+                pick_cluster(&action, &view("/", &headers), CLIENT, random, random).unwrap().name.to_owned()
+            };
+            let chosen = version(u64::from(user));
+            assert_eq!(chosen, version(u64::from(user) * 7 + 3), "one user, one version");
+            if chosen == "v2" {
+                cohort.insert(user);
+            }
+        }
+        assert!(cohort.is_superset(&before), "who saw v2 before sees it at {percent} %");
+        let (count, share) = (cohort.len() as f64, f64::from(percent) / 100.0);
+        let deviation = (f64::from(USERS) * share * (1.0 - share)).sqrt();
+        assert!((count - f64::from(USERS) * share).abs() <= 3.0 * deviation, "{percent} %: {count}");
+        before = cohort;
+    }
+}
+
+#[test]
+fn without_a_key_chance_decides_a_sticky_split() {
+    let (action, headers) = (sticky_split(&[("v1", 50), ("v2", 50)]), HeaderMap::new());
+    let name = |random| pick_cluster(&action, &view("/", &headers), CLIENT, random, 0).unwrap().name;
+    assert_eq!((name(10), name(60)), ("v1", "v2"));
+}
+
+#[test]
+fn weights_split_as_they_say() {
+    let action = split(&[("v1", 90), ("v2", 0), ("v3", 10)]);
     let headers = HeaderMap::new();
     let mut counts = std::collections::HashMap::new();
     for random in 0..1000u64 {
         *counts
-            .entry(pick_cluster(&action, &view("/", &headers), random).unwrap().name.to_owned())
+            .entry(pick_cluster(&action, &view("/", &headers), CLIENT, random, 0).unwrap().name.to_owned())
             .or_insert(0) += 1;
     }
     assert_eq!((counts.get("v1"), counts.get("v2"), counts.get("v3")), (Some(&900), None, Some(&100)));

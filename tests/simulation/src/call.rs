@@ -1,6 +1,7 @@
 //! A request, and what a sidecar decides about it.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -195,7 +196,8 @@ impl Answer {
             random = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             random = (random ^ (random >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             random ^= random >> 31;
-            if let Some(pick) = pick_cluster(self.forward(), &view, random) {
+            let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            if let Some(pick) = pick_cluster(self.forward(), &view, client, random, random) {
                 *counts.entry(pick.name.to_owned()).or_default() += 1;
             }
         }

@@ -5,9 +5,11 @@
 #![expect(deprecated, reason = "control planes still send the older fields")]
 
 mod balancing;
+mod extension;
 mod limits;
 mod options;
 mod sockets;
+mod subsets;
 
 use super::{Cluster, ClusterKind, DnsFamily, DnsOptions, TcpKeepalive};
 use crate::address::proto::source_address;
@@ -18,9 +20,10 @@ use crate::convert::{
 use crate::endpoint::Endpoints;
 use crate::endpoint::proto::{Names, endpoints};
 use crate::filter_chain::proto::native;
+use crate::health_check::HealthCheck;
+use crate::health_check::proto::health_check;
 use crate::invalid::Invalid;
 use crate::metadata::proto::metadata;
-use policies_xds::cluster::cluster::lb_subset_config::LbSubsetFallbackPolicy;
 use policies_xds::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig};
 use policies_xds::cluster::{self as pb};
 use policies_xds::core;
@@ -46,12 +49,17 @@ fn cluster(message: &pb::Cluster) -> Converted<Cluster> {
     let kind = kind(message)?;
     let options = options::options(message)?;
     let sockets = sockets::sockets(message, &options)?;
+    let mut locality_lb = balancing::locality(message)?;
+    let lb = match &message.load_balancing_policy {
+        Some(policies) => extension::policy(policies, &mut locality_lb).at("load_balancing_policy")?,
+        None => balancing::policy(message, &kind)?,
+    };
     Ok(Cluster {
         name: name.into(),
         alt_stat_name: message.alt_stat_name.as_str().into(),
         load_assignment: load_assignment(message, &kind)?.map(Arc::new),
-        lb: balancing::policy(message, &kind)?,
-        locality_lb: balancing::locality(message)?,
+        lb,
+        locality_lb,
         connect_timeout: positive_duration("connect_timeout", &message.connect_timeout, CONNECT_TIMEOUT)?,
         circuit_breakers: limits::circuit_breakers(message.circuit_breakers.as_ref())
             .at("circuit_breakers")?,
@@ -70,7 +78,12 @@ fn cluster(message: &pb::Cluster) -> Converted<Cluster> {
         per_connection_buffer_bytes_max: buffer_bytes(&message.per_connection_buffer_limit_bytes),
         tcp_idle_timeout: options.tcp_idle_timeout,
         metadata: metadata(&message.metadata),
-        subset_keys: subset_keys(message.lb_subset_config.as_ref()).at("lb_subset_config")?,
+        subsets: message
+            .lb_subset_config
+            .as_ref()
+            .map_or(Ok(None), subsets::subsets)
+            .at("lb_subset_config")?,
+        health_checks: health_checks(message)?,
         ignore_health_on_host_removal: message.ignore_health_on_host_removal,
         kind,
     })
@@ -78,8 +91,6 @@ fn cluster(message: &pb::Cluster) -> Converted<Cluster> {
 
 fn refuse_what_is_missing(message: &pb::Cluster) -> Converted<()> {
     refuse("transport_socket_matcher", message.transport_socket_matcher.is_some())?;
-    refuse("health_checks", !message.health_checks.is_empty())?;
-    refuse("load_balancing_policy", message.load_balancing_policy.is_some())?;
     refuse("upstream_config", message.upstream_config.is_some())?;
     refuse("connection_pool_per_downstream_connection", message.connection_pool_per_downstream_connection)?;
     for (index, filter) in message.filters.iter().enumerate() {
@@ -90,6 +101,14 @@ fn refuse_what_is_missing(message: &pb::Cluster) -> Converted<()> {
         }
     }
     Ok(())
+}
+
+fn health_checks(message: &pb::Cluster) -> Converted<Vec<HealthCheck>> {
+    if message.health_checks.len() > 1 {
+        // Envoy's words.
+        return Err(Invalid::new("health_checks", "multiple health checks not supported"));
+    }
+    each("health_checks", &message.health_checks, health_check)
 }
 
 fn kind(message: &pb::Cluster) -> Converted<ClusterKind> {
@@ -179,22 +198,6 @@ fn bind(message: Option<&core::BindConfig>) -> Converted<Option<IpAddr>> {
     let Some(message) = message else { return Ok(None) };
     refuse("local_address_selector", message.local_address_selector.is_some())?;
     message.source_address.as_ref().map(source_address).transpose().at("source_address")
-}
-
-fn subset_keys(message: Option<&pb::cluster::LbSubsetConfig>) -> Converted<Vec<Vec<Box<str>>>> {
-    let Some(message) = message else { return Ok(Vec::new()) };
-    if enumeration::<LbSubsetFallbackPolicy>("fallback_policy", message.fallback_policy)?
-        != LbSubsetFallbackPolicy::NoFallback
-    {
-        return Err(Invalid::unsupported("fallback_policy", "another policy than NO_FALLBACK"));
-    }
-    each("subset_selectors", &message.subset_selectors, |selector| {
-        refuse("fallback_policy", selector.fallback_policy > 1)?;
-        let mut keys = crate::convert::boxed(&selector.keys);
-        keys.sort_unstable();
-        keys.dedup();
-        Ok(keys)
-    })
 }
 
 #[cfg(test)]

@@ -83,7 +83,6 @@ fn dns(fields: &mut Value, kind: &str, options: &DnsOptions) {
     .into();
 }
 
-#[allow(unreachable_patterns, reason = "further policies are shown by their absence")]
 fn balancing(fields: &mut Value, policy: &LbPolicy) {
     match policy {
         LbPolicy::RoundRobin { .. } => {}
@@ -104,7 +103,16 @@ fn balancing(fields: &mut Value, policy: &LbPolicy) {
             fields["maglev_lb_config"] = json!({ "table_size": table_size.to_string() });
         }
         LbPolicy::ClusterProvided => fields["lb_policy"] = "CLUSTER_PROVIDED".into(),
-        _ => {}
+        LbPolicy::PeakEwma(rules) => {
+            fields["load_balancing_policy"] = json!({ "policies": [{ "typed_extension_config": {
+                "name": "envoy.load_balancing_policies.peak_ewma",
+                "typed_config": {
+                    "@type": url("envoy.extensions.load_balancing_policies.peak_ewma.v3alpha.PeakEwma"),
+                    "decay_time": seconds(rules.decay),
+                    "default_rtt": seconds(rules.default_rtt),
+                },
+            } }] });
+        }
     }
 }
 

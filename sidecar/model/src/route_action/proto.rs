@@ -114,14 +114,12 @@ fn weighted_clusters(message: &pb::WeightedCluster) -> Converted<WeightedCluster
     if !(1..=u64::from(u32::MAX)).contains(&total) {
         return Err(Invalid::new("clusters", "must have weights whose sum is from 1 to 2^32 - 1"));
     }
-    let random_header = match &message.random_value_specifier {
-        None => None,
-        Some(RandomValueSpecifier::HeaderName(name)) => Some(header_name("header_name", name)?),
-        Some(RandomValueSpecifier::UseHashPolicy(_)) => {
-            return Err(Invalid::unsupported("use_hash_policy", "this field"));
-        }
+    let (random_header, by_hash) = match &message.random_value_specifier {
+        None => (None, false),
+        Some(RandomValueSpecifier::HeaderName(name)) => (Some(header_name("header_name", name)?), false),
+        Some(RandomValueSpecifier::UseHashPolicy(wanted)) => (None, flag(&Some(*wanted), false)),
     };
-    Ok(WeightedClusters { clusters, total, random_header })
+    Ok(WeightedClusters { clusters, total, random_header, by_hash })
 }
 
 fn weighted_cluster(message: &ClusterWeight) -> Converted<WeightedCluster> {

@@ -60,6 +60,7 @@ impl ClusterPlan {
         endpoints: Option<&Arc<Endpoints>>,
         identity: &Rotating,
         secrets: &mut SecretStore,
+        now_ms: u64,
     ) -> Arc<Self> {
         let same_cluster = previous.is_some_and(|plan| Arc::ptr_eq(&plan.cluster, cluster));
         let same_endpoints = previous.is_some_and(|plan| match (&plan.endpoints, endpoints) {
@@ -81,6 +82,7 @@ impl ClusterPlan {
             cluster,
             endpoints.map_or(&none, |some| some),
             previous.map(|plan| &*plan.balancer),
+            now_ms,
         );
         let known = previous.map(|plan| &plan.workloads);
         Arc::new(Self {

@@ -30,6 +30,7 @@ use super::respond::{ATTEMPT_COUNT, SERVICE_TIME, Shape};
 use super::retry::{self, Retries};
 use super::rewrite::{Switch, rewrite, rewrite_host, switch, timeout};
 use super::router::{Answer, Chosen, view};
+use super::still::{Lively, Stillness};
 use super::stream::Clocks;
 use super::timed::Timed;
 use super::{Connection, connect, mirror, reply};
@@ -38,6 +39,7 @@ use crate::overload::Level;
 use crate::pool::{PoolError, Protocol, Ready, Target, UpstreamInfo, thresholds};
 use crate::target::{self, Pick, Wanted};
 use crate::usage::Totals;
+use crate::worker::Worker;
 
 /// Times that a request is sent again because a kept connection turned out closed.
 const STALE_MAX: u32 = 3;
@@ -123,6 +125,10 @@ async fn begin(
     if switch == Switch::Denied {
         return Err(Failure::UpgradeDenied);
     }
+    if drops(plan, &cx.connection.down.worker) {
+        Totals::inc(&plan.usage.totals.upstream_rq_drop_overload);
+        return Err(Failure::DropOverload);
+    }
     let breakers = &plan.cluster.circuit_breakers;
     let limits = if cx.action.high_priority { &breakers.high } else { &breakers.default };
     let Some(permit) = plan.usage.request(limits.max_requests) else {
@@ -143,12 +149,9 @@ async fn begin(
         None => Clocks::of_route(cx.action, &mut body),
     };
     rewrite(cx, parts, record, timeout);
-    let hashed = if cx.action.hash_policy.is_empty() {
-        HashOutcome::default()
-    } else {
-        let random = cx.connection.down.worker.random();
-        hash(&cx.action.hash_policy, &view(parts, record), record.remote.ip(), random)
-    };
+    let hashed = cx.chosen.seed.map_or_else(HashOutcome::default, |seed| {
+        hash(&cx.action.hash_policy, &view(parts, record), record.remote.ip(), seed)
+    });
     if switch == Switch::Terminate {
         record.capture_request(&parts.uri, &parts.headers);
         return connect::terminate(cx, plan, parts, hashed.hash, record).await;
@@ -195,6 +198,35 @@ async fn begin(
     Ok(answer)
 }
 
+/// Whether chance makes the request one of those that the control plane wants dropped.
+fn drops(plan: &ClusterPlan, worker: &Worker) -> bool {
+    let shares = plan.endpoints.as_ref().map_or(&[][..], |endpoints| &endpoints.drop_overloads);
+    shares.iter().any(|(_, share)| share.hit(worker.random()))
+}
+
+/// Where a request was sent in vain.
+#[derive(Default)]
+struct Tries {
+    hosts: Vec<Address>,
+    priorities: Vec<u32>,
+    /// Priorities that are avoided now.
+    excluded: Vec<u32>,
+}
+
+impl Tries {
+    fn add(&mut self, host: &Host, retries: &Retries) {
+        if retries.avoids_previous() {
+            self.hosts.push(host.endpoint.address.clone());
+        }
+        if let Some(frequency) = retries.avoids_priorities() {
+            self.priorities.push(host.priority);
+            if self.priorities.len().is_multiple_of(frequency as usize) {
+                self.excluded.clone_from(&self.priorities);
+            }
+        }
+    }
+}
+
 /// One request on its way to a cluster.
 struct Exchange<'a> {
     cx: &'a Forwarding<'a>,
@@ -212,10 +244,10 @@ impl Exchange<'_> {
     async fn run(mut self, record: &mut Record) -> Result<Answer, Failure> {
         let worker = Rc::clone(&self.cx.connection.down.worker);
         let totals = &self.plan.usage.totals;
-        let mut previous: Vec<Address> = Vec::new();
+        let mut tried = Tries::default();
         let mut stale = 0;
         loop {
-            let Some(pick) = self.pick(&previous) else { return Err(Failure::NoHealthyUpstream) };
+            let Some(pick) = self.pick(&tried) else { return Err(Failure::NoHealthyUpstream) };
             record.attempts += 1;
             record.host = Some(pick.target.address);
             record.holds.host = pick.host.as_ref().map(|host| Busy::new(&host.state));
@@ -226,11 +258,12 @@ impl Exchange<'_> {
             let host = pick.host.as_ref();
             match outcome {
                 Ok(got) => {
+                    target::observe(&worker, self.plan, host, Some(begun.elapsed()));
                     self.report(host, status_outcome(&got.response));
                     totals.status(got.response.status().as_u16());
                     let wanted = self
                         .retries
-                        .as_ref()
+                        .as_mut()
                         .is_some_and(|retries| retries.wants_after_response(&got.response));
                     if wanted && self.may_retry(record) {
                         drop(got);
@@ -238,35 +271,39 @@ impl Exchange<'_> {
                         return Ok(self.finish(got, begun.elapsed(), record));
                     }
                 }
-                Err(tried) => {
-                    if tried.info.is_some() {
-                        record.upstream = tried.info;
+                Err(Tried { failure, reused, info }) => {
+                    let begun = info.is_some();
+                    if begun {
+                        record.upstream = info;
                     }
-                    if tried.reused && stale < STALE_MAX && self.is_stale(&tried.failure) {
+                    if reused && stale < STALE_MAX && self.is_stale(&failure) {
                         stale += 1;
                         record.attempts -= 1;
                         continue;
                     }
-                    if !matches!(tried.failure, Failure::Overflow | Failure::DownstreamBody) {
+                    if !matches!(failure, Failure::Overflow | Failure::DownstreamBody) {
+                        target::observe(&worker, self.plan, host, None);
                         self.report(host, Outcome::LocalFailure);
                         totals.status(503);
                     }
-                    match tried.failure {
+                    match failure {
                         Failure::Timeout => Totals::inc(&totals.upstream_rq_timeout),
-                        Failure::PerTryTimeout => Totals::inc(&totals.upstream_rq_per_try_timeout),
+                        Failure::PerTryTimeout | Failure::PerTryIdleTimeout => {
+                            Totals::inc(&totals.upstream_rq_per_try_timeout)
+                        }
                         _ => {}
                     }
                     let wanted = self
                         .retries
                         .as_ref()
-                        .is_some_and(|retries| retries.wants_after_failure(&tried.failure, tried.reused));
+                        .is_some_and(|retries| retries.wants_after_failure(&failure, begun, reused));
                     if !wanted || !self.may_retry(record) {
-                        return Err(tried.failure);
+                        return Err(failure);
                     }
                 }
             }
-            if let Some(host) = host.filter(|_| self.retries.as_ref().is_some_and(Retries::avoids_previous)) {
-                previous.push(host.endpoint.address.clone());
+            if let (Some(host), Some(retries)) = (host, &self.retries) {
+                tried.add(host, retries);
             }
             let random = worker.random() as f64 / u64::MAX as f64;
             let pause = self.retries.as_mut().map_or(Duration::ZERO, |retries| retries.pause(random));
@@ -274,7 +311,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn pick(&self, previous: &[Address]) -> Option<Pick> {
+    fn pick(&self, tried: &Tries) -> Option<Pick> {
         let down = &self.cx.connection.down;
         target::pick(&Wanted {
             worker: &down.worker,
@@ -283,7 +320,9 @@ impl Exchange<'_> {
             client: down.peer,
             headers: Some(&self.parts.headers),
             hash: self.hash,
-            previous,
+            previous: &tried.hosts,
+            excluded: &tried.excluded,
+            metadata: self.cx.chosen.endpoint_metadata(),
             high_priority: self.cx.action.high_priority,
         })
     }
@@ -319,6 +358,8 @@ impl Exchange<'_> {
         let (worker, parts) = (&self.cx.connection.down.worker, &*self.parts);
         let mut attempt = pin!(attempt(worker, target, protocol, parts, body));
         let mut per_try = self.per_try.map(|limit| Box::pin(tokio::time::sleep(limit)));
+        let idle = self.retries.as_ref().and_then(Retries::per_try_idle_timeout);
+        let mut stillness = idle.map(|limit| Stillness::new(limit, self.body.clone()));
         let clock = &mut self.clock;
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = attempt.as_mut().poll(cx) {
@@ -326,6 +367,9 @@ impl Exchange<'_> {
             }
             if clock.poll(cx).is_ready() {
                 return Poll::Ready(Err(timed(Failure::Timeout)));
+            }
+            if stillness.as_mut().is_some_and(|stillness| stillness.poll(cx).is_ready()) {
+                return Poll::Ready(Err(timed(Failure::PerTryIdleTimeout)));
             }
             match per_try.as_mut().map(|sleep| sleep.as_mut().poll(cx)) {
                 Some(Poll::Ready(())) => Poll::Ready(Err(timed(Failure::PerTryTimeout))),
@@ -424,6 +468,13 @@ impl Exchange<'_> {
             let (parts, body) = response.into_parts();
             response = Response::from_parts(parts, Body::wrap(Timed::new(body, sleep)));
         }
+        if let Some(limit) = self.retries.as_ref().and_then(Retries::per_try_idle_timeout)
+            && !response.body().is_end_stream()
+            && upgraded.is_none()
+        {
+            let (parts, body) = response.into_parts();
+            response = Response::from_parts(parts, Body::wrap(Lively::new(body, limit)));
+        }
         let headers = response.headers_mut();
         headers.insert(SERVICE_TIME, HeaderValue::from(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)));
         if self.cx.chosen.host.include_attempt_count_in_response {
@@ -455,7 +506,7 @@ fn status_outcome(response: &Response<Body>) -> Outcome {
 
 /// Gets a connection and sends the request on it.
 pub(super) async fn send(
-    worker: &crate::worker::Worker,
+    worker: &Worker,
     target: &Target,
     protocol: Protocol,
     parts: &Parts,
@@ -469,7 +520,7 @@ pub(super) async fn send(
 
 /// The same for a request of our own, which may be sent again when a kept connection turns out closed.
 pub(super) async fn send_fresh(
-    worker: &crate::worker::Worker,
+    worker: &Worker,
     target: &Target,
     protocol: Protocol,
     parts: &Parts,
@@ -486,7 +537,7 @@ pub(super) async fn send_fresh(
 }
 
 async fn attempt(
-    worker: &crate::worker::Worker,
+    worker: &Worker,
     target: &Target,
     protocol: Protocol,
     parts: &Parts,

@@ -88,6 +88,8 @@ impl Callout<'_> {
             headers: Some(&parts.headers),
             hash: None,
             previous: &[],
+            excluded: &[],
+            metadata: [None, None],
             high_priority: false,
         };
         let pick = target::pick(&wanted).filter(may_ask).ok_or(CalloutError::NoEndpoint)?;

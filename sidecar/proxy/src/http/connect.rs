@@ -42,6 +42,8 @@ pub(super) async fn terminate(
         headers: Some(&parts.headers),
         hash,
         previous: &[],
+        excluded: &[],
+        metadata: cx.chosen.endpoint_metadata(),
         high_priority: cx.action.high_priority,
     });
     let Some(pick) = pick else { return Err(Failure::NoHealthyUpstream) };

@@ -31,6 +31,8 @@ pub(super) enum Failure {
     Protocol(ParseError),
     /// A limit of the cluster was reached.
     Overflow,
+    /// The control plane wants some requests dropped.
+    DropOverload,
     /// The route's time is over.
     Timeout,
     /// The attempt's time is over.
@@ -39,6 +41,8 @@ pub(super) enum Failure {
     Overloaded,
     /// A clock of the stream has run out; whether the request had arrived by then.
     Stream { why: Expired, arrived: bool },
+    /// The attempt was still for too long.
+    PerTryIdleTimeout,
     /// The client broke off its own request.
     DownstreamBody,
     /// A fault was injected.
@@ -142,6 +146,9 @@ impl Failure {
                 overloaded: true,
                 ..reset(S::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "overflow", "")
             },
+            Self::DropOverload => {
+                row(S::SERVICE_UNAVAILABLE, Some(Flag::DropOverload), "drop_overload", "drop overload")
+            }
             Self::Timeout => row(
                 S::GATEWAY_TIMEOUT,
                 Some(Flag::UpstreamRequestTimeout),
@@ -171,6 +178,12 @@ impl Failure {
                 let grpc_status = (*why == Expired::Duration).then_some(4);
                 Meaning { grpc_status, ..row(status, flag, details, why.text()) }
             }
+            Self::PerTryIdleTimeout => row(
+                S::GATEWAY_TIMEOUT,
+                Some(Flag::UpstreamRequestTimeout),
+                "upstream_per_try_idle_timeout",
+                "upstream request timeout",
+            ),
             Self::DownstreamBody => row(
                 S::BAD_REQUEST,
                 Some(Flag::DownstreamProtocolError),

@@ -52,6 +52,8 @@ pub(super) fn start(cx: &Forwarding<'_>, parts: &Parts, body: Option<&Replay>, r
             headers: Some(&copy.headers),
             hash: None,
             previous: &[],
+            excluded: &[],
+            metadata: [None, None],
             high_priority: false,
         };
         let Some(pick) = target::pick(&wanted) else { continue };

@@ -74,6 +74,11 @@ impl Replay {
         self.state.borrow().ended
     }
 
+    /// How many pieces were read from the client.
+    pub(super) fn pieces(&self) -> usize {
+        self.state.borrow().pieces
+    }
+
     /// Keeps nothing any more: the body will not be sent again.
     pub(super) fn release(&self) {
         let mut state = self.state.borrow_mut();

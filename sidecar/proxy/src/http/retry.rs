@@ -1,7 +1,7 @@
 //! Whether a failed attempt is made again, and when.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base_types::Backoff;
 use http::request::Parts;
@@ -30,8 +30,8 @@ pub(super) struct Retries {
     codes: Vec<u16>,
     left: u32,
     backoff: Backoff,
-    /// A retry was wanted and none was left.
-    pub(super) exhausted: bool,
+    /// What the last answer asked for.
+    asked: Option<Duration>,
 }
 
 impl Retries {
@@ -67,14 +67,7 @@ impl Retries {
         );
         let (base, max) =
             policy.map_or((BASE, BASE * 10), |policy| (policy.back_off_base, policy.back_off_max));
-        Some(Self {
-            policy: policy.cloned(),
-            on,
-            codes,
-            left,
-            backoff: Backoff::new(base, max),
-            exhausted: false,
-        })
+        Some(Self { policy: policy.cloned(), on, codes, left, backoff: Backoff::new(base, max), asked: None })
     }
 
     /// Whether endpoints that were tried are avoided.
@@ -89,49 +82,76 @@ impl Retries {
 
     /// Takes one retry, if one is left.
     pub(super) fn take(&mut self) -> bool {
-        if self.left == 0 {
-            self.exhausted = true;
-            return false;
-        }
-        self.left -= 1;
-        true
+        let left = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        left
     }
 
-    /// How long to wait before the next attempt; `random` is in `[0, 1)`.
+    /// How long to wait before the next attempt: as long as the answer asked for and up to half of that more, else by the
+    /// back-off; `random` is in `[0, 1)`.
     pub(super) fn pause(&mut self, random: f64) -> Duration {
-        self.backoff.next_delay(random)
+        match self.asked.take() {
+            Some(asked) => asked + (asked / 2).mul_f64(random),
+            None => self.backoff.next_delay(random),
+        }
     }
 
-    /// Whether a failure without a response is one to retry. `reused` says that the connection had carried requests before.
-    pub(super) fn wants_after_failure(&self, failure: &Failure, reused: bool) -> bool {
-        let any_reset = RetryOn::STATUS_5XX.union(RetryOn::GATEWAY_ERROR).union(RetryOn::RESET);
+    /// How long one attempt may be still.
+    pub(super) fn per_try_idle_timeout(&self) -> Option<Duration> {
+        self.policy.as_ref()?.per_try_idle_timeout.filter(|timeout| !timeout.is_zero())
+    }
+
+    /// After how many attempts the priorities tried so far are avoided.
+    pub(super) fn avoids_priorities(&self) -> Option<u32> {
+        self.policy.as_ref()?.avoid_previous_priorities
+    }
+
+    /// Whether a failure without a response is one to retry. `begun` says that a connection was there to send the request on,
+    /// `reused` that it had carried others before.
+    pub(super) fn wants_after_failure(&self, failure: &Failure, begun: bool, reused: bool) -> bool {
+        // Envoy counts every reset as the 5xx that it would become.
+        let mut wanted = RetryOn::STATUS_5XX.union(RetryOn::GATEWAY_ERROR).union(RetryOn::RESET);
         match failure {
-            Failure::Connect(_) => self
-                .on
-                .intersects(any_reset.union(RetryOn::CONNECT_FAILURE).union(RetryOn::RESET_BEFORE_REQUEST)),
-            Failure::RefusedStream => self
-                .on
-                .intersects(any_reset.union(RetryOn::REFUSED_STREAM).union(RetryOn::RESET_BEFORE_REQUEST)),
-            Failure::ConnectionTermination if reused && self.on.contains(RetryOn::RESET_BEFORE_REQUEST) => {
-                true
-            }
+            Failure::Connect(_) => wanted = wanted.union(RetryOn::CONNECT_FAILURE),
+            Failure::RefusedStream => wanted = wanted.union(RetryOn::REFUSED_STREAM),
             Failure::ConnectionTermination
             | Failure::RemoteReset
             | Failure::Protocol(_)
-            | Failure::PerTryTimeout => self.on.intersects(any_reset),
-            _ => false,
+            | Failure::PerTryTimeout
+            | Failure::PerTryIdleTimeout => {}
+            _ => return false,
         }
+        // A refused stream was not looked at, and what was written into a kept connection that was closing was not read.
+        let unread = !begun
+            || *failure == Failure::RefusedStream
+            || (reused && *failure == Failure::ConnectionTermination);
+        if unread {
+            wanted = wanted.union(RetryOn::RESET_BEFORE_REQUEST);
+        }
+        self.on.intersects(wanted)
     }
 
-    /// Whether a response is one to retry.
-    pub(super) fn wants_after_response(&self, response: &Response<Body>) -> bool {
+    /// Whether a response is one to retry; remembers for how long it asks to wait.
+    pub(super) fn wants_after_response(&mut self, response: &Response<Body>) -> bool {
+        let wanted = self.wants_status(response);
+        if wanted && let Some(rules) = self.policy.as_ref().and_then(|policy| policy.rate_limited.as_ref()) {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            self.asked = rules.pause(response.headers(), now.as_secs());
+        }
+        wanted
+    }
+
+    fn wants_status(&self, response: &Response<Body>) -> bool {
         let status = response.status().as_u16();
         let on = |flag| self.on.contains(flag);
+        if response.headers().contains_key(RATELIMITED) {
+            // Another proxy limits the rate: only who says so tries again.
+            return on(RetryOn::ENVOY_RATELIMITED);
+        }
         (on(RetryOn::STATUS_5XX) && status >= 500)
             || (on(RetryOn::GATEWAY_ERROR) && matches!(status, 502..=504))
             || (on(RetryOn::RETRIABLE_4XX) && status == 409)
             || (on(RetryOn::RETRIABLE_STATUS_CODES) && self.codes.contains(&status))
-            || (on(RetryOn::ENVOY_RATELIMITED) && response.headers().contains_key(RATELIMITED))
             || (on(RetryOn::RETRIABLE_HEADERS) && self.header_wanted(response))
             || self.grpc_wanted(response)
     }

@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use sidecar_http::{Body, Reply, Upgraded};
 use sidecar_model::hcm::RouteSource;
 use sidecar_model::route::TlsRequirement;
-use sidecar_model::{Action, Route, RouteConfig, VirtualHost, WeightedCluster};
+use sidecar_model::{Action, ClusterChoice, Metadata, Route, RouteConfig, VirtualHost, WeightedCluster};
 use sidecar_route::{Found, RequestView, RouteTable, location, pick_cluster, tls_location};
 
 use super::Connection;
@@ -26,14 +26,24 @@ pub(super) struct Chosen {
     pub(super) table: Arc<RouteTable>,
     weighted: Option<usize>,
     pub(super) cluster: Option<Arc<str>>,
+    /// Becomes the value of a cookie that the hash policy makes.
+    pub(super) seed: Option<u64>,
 }
 
 impl Chosen {
     /// The weighted entry that chance fell on.
     pub(super) fn weighted(&self) -> Option<&WeightedCluster> {
         let Action::Forward(action) = &self.route.action else { return None };
-        let sidecar_model::ClusterChoice::Weighted(weighted) = &action.cluster else { return None };
+        let ClusterChoice::Weighted(weighted) = &action.cluster else { return None };
         weighted.clusters.get(self.weighted?)
+    }
+
+    /// What endpoints must carry under `envoy.lb`: the weighted entry's word goes before the route's.
+    pub(super) fn endpoint_metadata(&self) -> [Option<&Metadata>; 2] {
+        let Action::Forward(action) = &self.route.action else { return [None, None] };
+        let of_route = Some(&action.metadata_match).filter(|metadata| !metadata.is_empty());
+        let of_entry = self.weighted().map(|entry| &entry.metadata_match);
+        [of_entry.filter(|metadata| !metadata.is_empty()), of_route]
     }
 
     pub(super) fn cluster_name(&self) -> Option<&str> {
@@ -197,12 +207,16 @@ fn choose(
         table: Arc::clone(table),
         weighted: None,
         cluster: None,
+        seed: None,
     };
-    if let Action::Forward(action) = &route.action
-        && let Some(pick) = pick_cluster(action, &view, connection.down.worker.random())
-    {
+    if let Action::Forward(action) = &route.action {
+        let worker = &connection.down.worker;
+        chosen.seed = (!action.hash_policy.is_empty()).then(|| worker.random());
+        let (client, seed) = (record.remote.ip(), chosen.seed.unwrap_or_default());
+        let random = if matches!(action.cluster, ClusterChoice::Weighted(_)) { worker.random() } else { 0 };
+        let Some(pick) = pick_cluster(action, &view, client, random, seed) else { return Some(chosen) };
         chosen.cluster = Some(pick.shared.map_or_else(|| pick.name.into(), Arc::clone));
-        if let (Some(entry), sidecar_model::ClusterChoice::Weighted(all)) = (pick.weighted, &action.cluster) {
+        if let (Some(entry), ClusterChoice::Weighted(all)) = (pick.weighted, &action.cluster) {
             chosen.weighted = all.clusters.iter().position(|one| std::ptr::eq(one, entry));
         }
     }

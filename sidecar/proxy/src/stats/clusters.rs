@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use sidecar_balance::{Host, Unavailable};
 use sidecar_model::cluster::Thresholds;
 use sidecar_model::endpoint::Health;
-use sidecar_model::{Address, Endpoints};
 
 use crate::config::{ClusterPlan, Config};
 use crate::shared::Shared;
@@ -22,16 +21,9 @@ fn flags(host: &Host, now_ms: u64) -> &'static str {
     match host.unavailable(now_ms) {
         None => "healthy",
         Some(Unavailable::Health) => "/failed_eds_health",
+        Some(Unavailable::FailedCheck) => "/failed_active_hc",
         Some(Unavailable::Ejected { .. }) => "/failed_outlier_check",
     }
-}
-
-/// Priority of an endpoint.
-fn priority(endpoints: Option<&Endpoints>, address: &Address) -> u32 {
-    let localities = endpoints.map_or(&[][..], |endpoints| &endpoints.localities);
-    let holds =
-        |one: &&sidecar_model::LocalityEndpoints| one.endpoints.iter().any(|it| it.address == *address);
-    localities.iter().find(holds).map_or(0, |one| one.priority)
 }
 
 /// The text: `<cluster>::<endpoint>::<name>::<value>` a line.
@@ -77,15 +69,16 @@ fn endpoint(out: &mut String, plan: &ClusterPlan, host: &Host, now: u64) {
     line("rq_active", &host.state.active());
     line("hostname", &host.endpoint.hostname);
     line("health_flags", &flags(host, now));
-    if let Some(Unavailable::Ejected { until_ms }) = host.unavailable(now) {
+    if let Some(Unavailable::Ejected { until_ms, cause }) = host.unavailable(now) {
         line("ejected_for_ms", &until_ms.saturating_sub(now));
+        line("ejection_cause", &cause.as_str());
     }
     line("weight", &host.endpoint.weight);
     line("region", &host.locality.region);
     line("zone", &host.locality.zone);
     line("sub_zone", &host.locality.sub_zone);
     line("canary", &false);
-    line("priority", &priority(plan.endpoints.as_deref(), address));
+    line("priority", &host.priority);
 }
 
 /// The JSON: `envoy.admin.v3.Clusters`.
@@ -93,7 +86,7 @@ pub fn clusters_json(shared: &Shared) -> Value {
     let config: &Config = &shared.config.load();
     let now = shared.now_ms();
     let one = |plan: &ClusterPlan| {
-        let hosts: Vec<Value> = plan.balancer.hosts().iter().map(|host| status(plan, host, now)).collect();
+        let hosts: Vec<Value> = plan.balancer.hosts().iter().map(|host| status(host, now)).collect();
         let breakers = &plan.cluster.circuit_breakers;
         let limits = |limits: &Thresholds| {
             thresholds(limits).into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
@@ -113,7 +106,7 @@ pub fn clusters_json(shared: &Shared) -> Value {
     json!({ "cluster_statuses": sorted(config).into_iter().map(one).collect::<Vec<_>>() })
 }
 
-fn status(plan: &ClusterPlan, host: &Host, now: u64) -> Value {
+fn status(host: &Host, now: u64) -> Value {
     let endpoint = &host.endpoint;
     let mut health = json!({ "eds_health_status": match endpoint.health {
         Health::Unknown | Health::Healthy => "HEALTHY",
@@ -122,8 +115,14 @@ fn status(plan: &ClusterPlan, host: &Host, now: u64) -> Value {
         Health::Draining => "DRAINING",
         Health::Timeout => "TIMEOUT",
     } });
-    if matches!(host.unavailable(now), Some(Unavailable::Ejected { .. })) {
-        health["failed_outlier_check"] = true.into();
+    match host.unavailable(now) {
+        Some(Unavailable::Ejected { until_ms, cause }) => {
+            health["failed_outlier_check"] = true.into();
+            // Ours; Envoy does not tell.
+            health["ejection"] = json!({ "cause": cause.as_str(), "for_ms": until_ms.saturating_sub(now) });
+        }
+        Some(Unavailable::FailedCheck) => health["failed_active_health_check"] = true.into(),
+        Some(Unavailable::Health) | None => {}
     }
     let mut status = json!({
         "address": sidecar_model::dump::address(&endpoint.address),
@@ -135,9 +134,8 @@ fn status(plan: &ClusterPlan, host: &Host, now: u64) -> Value {
             "region": host.locality.region, "zone": host.locality.zone, "sub_zone": host.locality.sub_zone
         },
     });
-    let priority = priority(plan.endpoints.as_deref(), &endpoint.address);
-    if priority > 0 {
-        status["priority"] = priority.into();
+    if host.priority > 0 {
+        status["priority"] = host.priority.into();
     }
     status
 }

@@ -34,7 +34,7 @@ pub struct Stat {
 
 type Field = fn(&Totals) -> &AtomicU64;
 
-const TOTALS: [(&str, Field); 11] = [
+const TOTALS: [(&str, Field); 12] = [
     ("upstream_cx_total", |totals| &totals.upstream_cx_total),
     ("upstream_cx_connect_fail", |totals| &totals.upstream_cx_connect_fail),
     ("upstream_cx_overflow", |totals| &totals.upstream_cx_overflow),
@@ -45,6 +45,7 @@ const TOTALS: [(&str, Field); 11] = [
     ("upstream_rq_retry_overflow", |totals| &totals.upstream_rq_retry_overflow),
     ("upstream_rq_timeout", |totals| &totals.upstream_rq_timeout),
     ("upstream_rq_per_try_timeout", |totals| &totals.upstream_rq_per_try_timeout),
+    ("upstream_rq_drop_overload", |totals| &totals.upstream_rq_drop_overload),
     ("outlier_detection.ejections_enforced_total", |totals| &totals.outlier_ejections),
 ];
 

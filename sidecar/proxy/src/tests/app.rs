@@ -92,6 +92,11 @@ impl App {
         if let Some(milliseconds) = header(&request, "test-delay-ms").and_then(|text| text.parse().ok()) {
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
         }
+        if header(&request, "test-slow-app").as_deref() == Some(self.name)
+            && let Some(milliseconds) = header(&request, "test-slow-ms").and_then(|text| text.parse().ok())
+        {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        }
         let collected = request.body_mut().collect().await.map_err(std::io::Error::other)?;
         let trailers = collected.trailers().cloned();
         let body = collected.to_bytes();
@@ -109,6 +114,14 @@ impl App {
         };
         let mut response =
             Response::builder().status(StatusCode::from_u16(status).unwrap()).header("test-app", self.name);
+        if status == 503
+            && let Some(seconds) = header(&request, "test-retry-after")
+        {
+            response = response.header("retry-after", seconds);
+        }
+        if let Some(name) = header(&request, "test-answer-header") {
+            response = response.header(name, "true");
+        }
         if header(&request, "content-type").as_deref() == Some("application/grpc") {
             let mut end = trailers.unwrap_or_default();
             end.insert("grpc-status", "0".parse().unwrap());

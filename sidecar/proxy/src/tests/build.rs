@@ -71,7 +71,8 @@ pub(crate) fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {
         per_connection_buffer_bytes_max: 1 << 20,
         tcp_idle_timeout: None,
         metadata,
-        subset_keys: Vec::new(),
+        subsets: None,
+        health_checks: Vec::new(),
         ignore_health_on_host_removal: false,
     }
 }

@@ -17,7 +17,7 @@ use super::build::{action, cluster, http_listener, log, manager, route, route_wi
 use super::rig::{Client, address, counted, get, plain, post, until, with};
 use crate::Proxy;
 
-async fn proxy(routes_: Vec<Route>, clusters: Vec<sidecar_model::Cluster>) -> (Proxy, Client) {
+pub(super) async fn proxy(routes_: Vec<Route>, clusters: Vec<sidecar_model::Cluster>) -> (Proxy, Client) {
     let listener = http_listener("out", Direction::Outbound, manager(routes(routes_), vec![]), None);
     let proxy = plain(snapshot(vec![listener], clusters));
     let client = Client::connect(address(&proxy, "out").await).await;
@@ -25,7 +25,11 @@ async fn proxy(routes_: Vec<Route>, clusters: Vec<sidecar_model::Cluster>) -> (P
 }
 
 fn policy(on: &str, retries: u32) -> Option<Arc<RetryPolicy>> {
-    Some(Arc::new(RetryPolicy {
+    Some(Arc::new(retry_policy(on, retries)))
+}
+
+pub(super) fn retry_policy(on: &str, retries: u32) -> RetryPolicy {
+    RetryPolicy {
         on: RetryOn::parse(on),
         num_retries: retries,
         per_try_timeout: None,
@@ -36,9 +40,10 @@ fn policy(on: &str, retries: u32) -> Option<Arc<RetryPolicy>> {
         retriable_headers: Vec::new(),
         retriable_request_headers: Vec::new(),
         avoid_previous_hosts: true,
-        avoid_previous_priorities: false,
+        avoid_previous_priorities: None,
         host_selection_attempts_max: 5,
-    }))
+        rate_limited: None,
+    }
 }
 
 #[tokio::test]
@@ -177,6 +182,7 @@ fn weighted(shares: &[(&str, u32)]) -> ClusterChoice {
         clusters: shares.iter().map(one).collect(),
         total,
         random_header: None,
+        by_hash: false,
     })
 }
 

@@ -64,11 +64,9 @@ async fn one_connection_is_shared_and_waiting_is_bounded() {
     until("all given back", || (usage.now() == [1, 0, 0, 0]).then_some(())).await;
 }
 
-#[tokio::test]
-async fn a_failing_endpoint_is_put_aside_and_comes_back() {
-    let (bad, good) = (App::start("bad").await, App::start("good").await);
-    let mut both = cluster("c", &[bad.address, good.address]);
-    both.outlier = Some(OutlierDetection {
+/// Three failures in a row eject for 0.8 s.
+pub(super) fn outlier_rules() -> OutlierDetection {
+    OutlierDetection {
         consecutive_5xx: 3,
         enforcing_consecutive_5xx: 100,
         consecutive_gateway_failure: 0,
@@ -90,7 +88,17 @@ async fn a_failing_endpoint_is_put_aside_and_comes_back() {
         failure_percentage_threshold: 85,
         failure_percentage_minimum_hosts: 5,
         failure_percentage_request_volume: 50,
-    });
+        enforcing_local_origin_success_rate: 0,
+        enforcing_failure_percentage_local_origin: 0,
+        successful_check_unejects: true,
+    }
+}
+
+#[tokio::test]
+async fn a_failing_endpoint_is_put_aside_and_comes_back() {
+    let (bad, good) = (App::start("bad").await, App::start("good").await);
+    let mut both = cluster("c", &[bad.address, good.address]);
+    both.outlier = Some(outlier_rules());
     both.locality_lb.healthy_panic_percent = 0;
     let proxy = sidecar(both);
     let mut client = Client::connect(address(&proxy, "out").await).await;

@@ -42,7 +42,7 @@ pub(super) fn policy(message: &Cluster, kind: &ClusterKind) -> Converted<LbPolic
     Ok(policy)
 }
 
-fn least_request(config: Option<&LbConfig>) -> Converted<LbPolicy> {
+pub(super) fn least_request(config: Option<&LbConfig>) -> Converted<LbPolicy> {
     let default = pb::LeastRequestLbConfig::default();
     let config = match config {
         Some(LbConfig::LeastRequestLbConfig(config)) => config,
@@ -61,7 +61,7 @@ fn least_request(config: Option<&LbConfig>) -> Converted<LbPolicy> {
     })
 }
 
-fn slow_start(message: Option<&pb::SlowStartConfig>) -> Converted<Option<SlowStart>> {
+pub(super) fn slow_start(message: Option<&pb::SlowStartConfig>) -> Converted<Option<SlowStart>> {
     let Some(message) = message else { return Ok(None) };
     required("slow_start_config.slow_start_window", &message.slow_start_window)?;
     let aggression = message.aggression.as_ref().map_or(1.0, |value| value.default_value);
@@ -77,7 +77,7 @@ fn slow_start(message: Option<&pb::SlowStartConfig>) -> Converted<Option<SlowSta
     }))
 }
 
-fn ring_hash(config: Option<&LbConfig>) -> Converted<LbPolicy> {
+pub(super) fn ring_hash(config: Option<&LbConfig>) -> Converted<LbPolicy> {
     let default = pb::RingHashLbConfig::default();
     let config = match config {
         Some(LbConfig::RingHashLbConfig(config)) => config,
@@ -98,7 +98,7 @@ fn ring_hash(config: Option<&LbConfig>) -> Converted<LbPolicy> {
     Ok(LbPolicy::RingHash { ring_size_min: ring_size_min.max(1), ring_size_max: ring_size_max.max(1), hash })
 }
 
-fn maglev(config: Option<&LbConfig>) -> Converted<LbPolicy> {
+pub(super) fn maglev(config: Option<&LbConfig>) -> Converted<LbPolicy> {
     let table_size = match config {
         Some(LbConfig::MaglevLbConfig(config)) => config.table_size.as_ref().map(|size| size.value),
         _ => None,

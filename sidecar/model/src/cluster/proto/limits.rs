@@ -108,5 +108,16 @@ pub(super) fn outlier(message: &cluster::OutlierDetection) -> Converted<OutlierD
         )?,
         failure_percentage_minimum_hosts: or(&message.failure_percentage_minimum_hosts, 5),
         failure_percentage_request_volume: or(&message.failure_percentage_request_volume, 50),
+        enforcing_local_origin_success_rate: whole_percent(
+            "enforcing_local_origin_success_rate",
+            &message.enforcing_local_origin_success_rate,
+            100,
+        )?,
+        enforcing_failure_percentage_local_origin: whole_percent(
+            "enforcing_failure_percentage_local_origin",
+            &message.enforcing_failure_percentage_local_origin,
+            0,
+        )?,
+        successful_check_unejects: flag(&message.successful_active_health_check_uneject_host, true),
     })
 }

@@ -275,5 +275,65 @@ fn istios_upstream_filters_and_bind_address() {
     assert_eq!(path(&message), "filters[1].typed_config");
     message.filters.clear();
     message.health_checks.push(core::HealthCheck::default());
-    assert_eq!(path(&message), "health_checks");
+    assert_eq!(path(&message), "health_checks[0].timeout");
+}
+
+#[test]
+fn policies_as_extensions() {
+    use policies_xds::lb::{least_request, ring_hash};
+    use policies_xds::peak_ewma::PeakEwma as Message;
+    let with = |configs: Vec<Any>| {
+        let policy = |config| pb::load_balancing_policy::Policy {
+            typed_extension_config: Some(core::TypedExtensionConfig {
+                name: "p".into(),
+                typed_config: Some(config),
+            }),
+        };
+        let policies = configs.into_iter().map(policy).collect();
+        pb::Cluster { load_balancing_policy: Some(pb::LoadBalancingPolicy { policies }), ..eds() }
+    };
+    let unknown = Any { type_url: "type.googleapis.com/x.Y".into(), value: vec![] };
+    let least = any(&least_request::LeastRequest { choice_count: number(3), ..Default::default() });
+    let LbPolicy::PeakEwma(rules) = decoded(&with(vec![any(&Message::default()), least.clone()])).lb else {
+        panic!("the first that is known counts");
+    };
+    assert_eq!((rules.decay, rules.default_rtt), (Duration::from_secs(10), Duration::from_millis(10)));
+    let LbPolicy::LeastRequest { choices, .. } = decoded(&with(vec![unknown.clone(), least])).lb else {
+        panic!("what is not known is passed over");
+    };
+    assert_eq!(choices, 3);
+    assert_eq!(path(&with(vec![unknown])), "load_balancing_policy.policies");
+    let ring = ring_hash::RingHash { use_hostname_for_hashing: true, ..Default::default() };
+    let field =
+        "load_balancing_policy.policies[0].typed_extension_config.typed_config.use_hostname_for_hashing";
+    assert_eq!(path(&with(vec![any(&ring)])), field);
+}
+
+#[test]
+fn subsets_are_read_whole() {
+    use crate::cluster::SubsetFallback;
+    use pb::cluster::LbSubsetConfig;
+    use pb::cluster::lb_subset_config::{LbSubsetSelector, lb_subset_selector};
+    let selector = LbSubsetSelector {
+        keys: vec!["version".into(), "stage".into()],
+        fallback_policy: lb_subset_selector::LbSubsetSelectorFallbackPolicy::KeysSubset.into(),
+        fallback_keys_subset: vec!["version".into()],
+        ..Default::default()
+    };
+    let with = |selector: LbSubsetSelector| pb::Cluster {
+        lb_subset_config: Some(LbSubsetConfig {
+            fallback_policy: 1,
+            subset_selectors: vec![selector],
+            ..Default::default()
+        }),
+        ..eds()
+    };
+    let subsets = decoded(&with(selector.clone())).subsets.unwrap();
+    assert_eq!(subsets.fallback, SubsetFallback::AnyEndpoint);
+    assert_eq!(subsets.selectors[0].keys, ["stage".into(), "version".into()]);
+    assert_eq!(subsets.selectors[0].fallback, Some(SubsetFallback::Keys(vec!["version".into()])));
+    let all = LbSubsetSelector { fallback_keys_subset: selector.keys.clone(), ..selector.clone() };
+    assert_eq!(path(&with(all)), "lb_subset_config.subset_selectors[0].fallback_keys_subset");
+    let single = LbSubsetSelector { single_host_per_subset: true, ..selector };
+    assert_eq!(path(&with(single)), "lb_subset_config.subset_selectors[0].single_host_per_subset");
 }
