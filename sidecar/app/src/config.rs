@@ -1,6 +1,7 @@
 //! Flags, environment and the pod's files, read once.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +34,22 @@ impl Args {
         }
     }
 
+    /// Where the proxy is that is to be upgraded, and to which binary, instead of running one.
+    pub(crate) fn upgrade(&self) -> Option<(&Path, &str)> {
+        match &self.command {
+            Command::Upgrade(upgrade) => Some((&upgrade.state_dir, &upgrade.binary)),
+            _ => None,
+        }
+    }
+
+    /// For which proxy to wait, and what to start again with, instead of running one.
+    pub(crate) fn wait(&self) -> Option<(&Path, &[OsString])> {
+        match &self.command {
+            Command::Wait(wait) => Some((&wait.state_dir, &wait.arguments)),
+            _ => None,
+        }
+    }
+
     /// Which proxy to drain and how long to wait for it, instead of running one.
     pub(crate) fn drain(&self) -> Option<(SocketAddr, Duration)> {
         match &self.command {
@@ -54,8 +71,32 @@ enum Command {
     Proxy(Box<ProxyArgs>),
     /// Asks the admin port of the proxy in this pod, and prints the answer.
     Request(RequestArgs),
+    /// Replaces the process of the proxy by a new one, of another binary if one is given, without losing a connection.
+    Upgrade(UpgradeArgs),
+    /// Waits for the process that serves; what a container's first process is after an upgrade.
+    #[command(hide = true)]
+    Wait(WaitArgs),
     /// Drains the proxy in this pod, and waits until nothing is under way in it: the container's `preStop` hook.
     Drain(DrainArgs),
+}
+
+#[derive(Debug, Parser)]
+struct UpgradeArgs {
+    /// Path of the new binary in the container; without it, the same one again.
+    #[arg(long, default_value = "")]
+    binary: String,
+    /// The proxy's own directory.
+    #[arg(long, default_value = "/var/lib/istio/data")]
+    state_dir: PathBuf,
+}
+
+#[derive(Debug, Parser)]
+struct WaitArgs {
+    #[arg(long)]
+    state_dir: PathBuf,
+    /// What to start again with.
+    #[arg(last = true)]
+    arguments: Vec<OsString>,
 }
 
 #[derive(Debug, Parser)]
@@ -219,6 +260,11 @@ impl Config {
             kind,
             pod,
         })
+    }
+
+    /// Where the process keeps what the next one needs.
+    pub(crate) fn state_dir(&self) -> Option<PathBuf> {
+        self.state_dir.clone()
     }
 
     /// The identifier that the control plane knows this proxy by.

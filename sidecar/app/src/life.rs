@@ -14,6 +14,8 @@ const GATEWAY_DRAIN_MIN: Duration = Duration::from_secs(5);
 /// termination grace of a pod at a gateway).
 const SIDECAR_DRAIN_MAX: Duration = Duration::from_secs(5);
 const GATEWAY_DRAIN_MAX: Duration = Duration::from_secs(25);
+/// A process that was replaced keeps its connections for this long at most (Istio's drainDuration).
+const REPLACED_DRAIN_MAX: Duration = Duration::from_secs(45);
 /// How long a draining proxy says that it is busy while all it has is connections of bytes, which do not end by being asked to.
 const BYTES_DRAIN: Duration = Duration::from_secs(1);
 /// How often the open connections are counted while draining.
@@ -47,21 +49,14 @@ impl Life {
 
     /// Why the proxy is not ready; none when it is.
     pub(crate) fn not_ready(&self) -> Option<String> {
-        let view = self.status.view();
         if self.drain_began.get().is_some() {
             return Some("draining".to_owned());
         }
         if self.failed.load(Relaxed) {
             return Some("told to fail by the admin port".to_owned());
         }
-        if !self.status.has_certificate() {
-            let why =
-                view.certificate_error.or(view.connect_error).unwrap_or_else(|| "asking for it".to_owned());
-            return Some(format!("no certificate yet: {why}"));
-        }
-        if !self.status.is_configured() {
-            let why = view.connect_error.unwrap_or_else(|| "waiting for clusters and listeners".to_owned());
-            return Some(format!("no configuration yet: {why}"));
+        if let Some(why) = self.not_configured() {
+            return Some(why);
         }
         let config = self.proxy.shared().config.load();
         let bound = self.proxy.bound();
@@ -71,6 +66,40 @@ impl Life {
                 && !bound.contains_key(&plan.listener.name)
         });
         closed.map(|plan| format!("listener {} is not open yet", plan.listener.name))
+    }
+
+    /// What the proxy still waits for before it can serve anything.
+    pub(crate) fn not_configured(&self) -> Option<String> {
+        let view = self.status.view();
+        if !self.status.has_certificate() {
+            let why =
+                view.certificate_error.or(view.connect_error).unwrap_or_else(|| "asking for it".to_owned());
+            return Some(format!("no certificate yet: {why}"));
+        }
+        if !self.status.is_configured() {
+            let why = view.connect_error.unwrap_or_else(|| "waiting for clusters and listeners".to_owned());
+            return Some(format!("no configuration yet: {why}"));
+        }
+        None
+    }
+
+    /// Drains while another process serves already; a signal to end is passed on to it.
+    pub(crate) async fn until_replaced(&self, successor: &std::process::Child, shutdown: CancellationToken) {
+        self.drain();
+        let began = Instant::now();
+        while self.proxy.open_connections() > 0 && began.elapsed() < REPLACED_DRAIN_MAX {
+            tokio::select! {
+                () = tokio::time::sleep(DRAIN_TICK) => {}
+                () = shutdown.cancelled() => {
+                    let process = i32::try_from(successor.id()).map(nix::unistd::Pid::from_raw);
+                    // It may have ended by itself.
+                    let _ = process.map(|it| nix::sys::signal::kill(it, nix::sys::signal::Signal::SIGTERM));
+                    break;
+                }
+                () = self.quit.cancelled() => break,
+            }
+        }
+        tracing::info!(connections = self.proxy.open_connections(), "Replaced");
     }
 
     /// Asks every connection to end after what it is doing.

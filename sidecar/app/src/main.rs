@@ -6,6 +6,7 @@
 mod admin;
 mod config;
 mod fetch;
+mod handover;
 mod harden;
 mod health;
 mod life;
@@ -15,7 +16,9 @@ mod node;
 mod ports;
 mod probes;
 mod resident;
+mod waiter;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -29,7 +32,11 @@ use sidecar_proxy::{Options, Proxy};
 use sidecar_telemetry::Metrics;
 
 use config::{Args, Config};
+use handover::Inherited;
+use tokio::signal::unix::{SignalKind, signal};
 
+/// How often a process that is to take over looks whether it can.
+const HANDOVER_TICK: Duration = Duration::from_millis(10);
 /// How long after readiness the start's memory is given back.
 const TRIM_AFTER: Duration = Duration::from_secs(2);
 
@@ -52,16 +59,43 @@ fn start(args: Args) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         return runtime.block_on(fetch::drain(address, most));
     }
+    if let Some((directory, binary)) = args.upgrade() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        return runtime.block_on(handover::ask(directory, binary));
+    }
+    if let Some((directory, arguments)) = args.wait() {
+        base_runtime::log::init("info", base_runtime::log::Format::Text)?;
+        harden::process().context("cannot forbid core dumps")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        return runtime.block_on(waiter::run(directory, arguments));
+    }
     let config = Config::new(args, &|name| std::env::var(name).ok())?;
     let log = base_runtime::log::init(&config.log_level, base_runtime::log::Format::Text)?;
     base_tls::install_default_provider();
     harden::process().context("cannot forbid core dumps")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run(config, log))
+    let inherited = std::env::var(handover::LISTENERS).ok();
+    match runtime.block_on(run(config, log, inherited.as_deref()))? {
+        End::Done => Ok(()),
+        // This process was the container's first one: it must not end before the one that has taken over.
+        End::Replaced { directory } if inherited.is_none() => Err(waiter::become_one(&directory)),
+        End::Replaced { .. } => Ok(()),
+    }
+}
+
+/// How a proxy's process ends.
+enum End {
+    /// It was told to.
+    Done,
+    /// Another process serves in its place.
+    Replaced { directory: PathBuf },
 }
 
 /// Runs until a signal or the admin port ends it.
-async fn run(config: Config, log: base_runtime::log::Filter) -> anyhow::Result<()> {
+async fn run(config: Config, log: base_runtime::log::Filter, inherited: Option<&str>) -> anyhow::Result<End> {
+    let mut upgrades = signal(SignalKind::user_defined2())?;
+    let mut sockets = Inherited::read(inherited.unwrap_or_default())?;
+    let own = ports::open(&config, &mut sockets)?;
     let shutdown = shutdown_on_signals()?;
     let tasks = TaskGroup::new(base_runtime::CancellationToken::new());
     let proxy: Arc<OnceLock<Arc<Proxy>>> = Arc::default();
@@ -78,21 +112,54 @@ async fn run(config: Config, log: base_runtime::log::Filter) -> anyhow::Result<(
         node: config.node(),
         identity: control.identity.clone(),
         metrics: Metrics::default(),
+        inherited: sockets.rest(),
     };
     let data = Arc::new(Proxy::start(options).context("cannot start the workers")?);
     if proxy.set(Arc::clone(&data)).is_err() {
         anyhow::bail!("the data path was started twice");
     }
     let life = Arc::new(life::Life::new(Arc::clone(&data), Arc::clone(&control.status), config.kind));
-    ports::serve(&config, log, &life, &tasks).await?;
+    if inherited.is_some() {
+        // The process before this one serves until this one can.
+        while life.not_configured().is_some() {
+            tokio::time::sleep(HANDOVER_TICK).await;
+        }
+    }
+    data.open();
+    ports::serve(own, &config, log, &life, &tasks);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %config.node_id(), workers = config.concurrency, "Sidecar started");
     tasks.spawn("trim", trim(Arc::clone(&life)));
     if let Some(gauge) = memory::Gauge::find(config.memory_limit) {
-        tasks.spawn("memory", memory::watch(gauge, Arc::clone(&data)));
+        memory::watch(gauge, &data).context("cannot watch memory")?;
     }
-    life.until_ended(shutdown).await;
+    let Some(directory) = config.state_dir() else {
+        life.until_ended(shutdown).await;
+        tasks.shutdown(Duration::from_secs(1)).await;
+        return Ok(End::Done);
+    };
+    if inherited.is_some() {
+        while life.not_ready().is_some() {
+            tokio::time::sleep(HANDOVER_TICK).await;
+        }
+    }
+    handover::announce(&directory).context("cannot say which process serves")?;
+    let end = loop {
+        tokio::select! {
+            () = life.until_ended(shutdown.clone()) => break End::Done,
+            _ = upgrades.recv() => {}
+        }
+        match handover::start(&directory).await {
+            Ok(successor) => {
+                data.close();
+                tasks.token().cancel();
+                life.until_replaced(&successor, shutdown).await;
+                break End::Replaced { directory };
+            }
+            Err(error) => tracing::error!(error = %format!("{error:#}"), "No upgrade; this process goes on"),
+        }
+    };
     tasks.shutdown(Duration::from_secs(1)).await;
-    Ok(())
+    Ok(end)
 }
 
 /// Once the proxy is ready, what only its start needed goes back to the system.

@@ -10,16 +10,47 @@ use tokio::net::TcpListener;
 
 use crate::admin::Admin;
 use crate::config::Config;
+use crate::handover::Inherited;
 use crate::health::Health;
 use crate::life::Life;
 
-/// Opens all of them and serves until the tasks end.
-pub(crate) async fn serve(
+/// The ports, open: admin, readiness, metrics, status.
+pub(crate) struct Own([TcpListener; 4]);
+
+fn addresses(config: &Config) -> [SocketAddr; 4] {
+    let all = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    [
+        (Ipv4Addr::LOCALHOST, config.admin_port).into(),
+        (all, config.health_port).into(),
+        (all, config.metrics_port).into(),
+        (all, config.status_port).into(),
+    ]
+}
+
+/// Opens all of them, or takes them over from the process before.
+pub(crate) fn open(config: &Config, inherited: &mut Inherited) -> anyhow::Result<Own> {
+    let mut open = |address: SocketAddr| -> anyhow::Result<TcpListener> {
+        let socket = match inherited.take(address).pop() {
+            Some(socket) => std::net::TcpListener::from(socket),
+            None => {
+                std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?
+            }
+        };
+        socket.set_nonblocking(true)?;
+        Ok(TcpListener::from_std(socket)?)
+    };
+    let [admin, readiness, metrics, status] = addresses(config);
+    Ok(Own([open(admin)?, open(readiness)?, open(metrics)?, open(status)?]))
+}
+
+/// Serves on all of them until the tasks end.
+pub(crate) fn serve(
+    own: Own,
     config: &Config,
     log: base_runtime::log::Filter,
     life: &Arc<Life>,
     tasks: &TaskGroup,
-) -> anyhow::Result<()> {
+) {
     let admin = Arc::new(Admin {
         life: Arc::clone(life),
         node: config.discovery().node,
@@ -33,11 +64,9 @@ pub(crate) async fn serve(
         pod: config.pod.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
     });
     let (readiness, metrics, status) = (Arc::clone(&health), Arc::clone(&health), health);
-    let all = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let ports: [(&'static str, SocketAddr, Handler); 4] = [
+    let ports: [(&'static str, Handler); 4] = [
         (
             "admin",
-            (Ipv4Addr::LOCALHOST, config.admin_port).into(),
             handler(move |request| {
                 let answer = admin.answer(&request);
                 async move { answer }
@@ -45,7 +74,6 @@ pub(crate) async fn serve(
         ),
         (
             "readiness",
-            (all, config.health_port).into(),
             handler(move |request| {
                 let answer = readiness.readiness(&request);
                 async move { answer }
@@ -53,7 +81,6 @@ pub(crate) async fn serve(
         ),
         (
             "metrics",
-            (all, config.metrics_port).into(),
             handler(move |request| {
                 let answer = metrics.metrics(&request);
                 async move { answer }
@@ -61,19 +88,14 @@ pub(crate) async fn serve(
         ),
         (
             "status",
-            (all, config.status_port).into(),
             handler(move |request| {
                 let health = Arc::clone(&status);
                 async move { health.status(request).await }
             }),
         ),
     ];
-    for (name, address, handler) in ports {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address} for {name}"))?;
+    for ((name, handler), listener) in ports.into_iter().zip(own.0) {
         let token = tasks.token().clone();
         tasks.spawn_draining(name, http_server::serve(Listener::Tcp(listener), handler, token));
     }
-    Ok(())
 }

@@ -11,6 +11,7 @@ struct Inner {
     draining: Cell<bool>,
     keep_alive_off: Cell<bool>,
     idle_max: Cell<Option<Duration>>,
+    uploads_off: Cell<bool>,
     open: Cell<usize>,
     wakers: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
@@ -29,9 +30,10 @@ impl Drain {
         self.wake();
     }
 
-    /// Bounds how long connections may be idle, and whether HTTP/1.1 connections may be kept after a response. Holds at once, also for
-    /// connections that are idle already, until it is changed.
-    pub fn shed(&self, idle_max: Option<Duration>, keep_alive: bool) {
+    /// Bounds how long connections may be idle, whether HTTP/1.1 connections may be kept after a response, and whether their requests may
+    /// take their time to arrive. Holds at once, also for connections that are open already, until it is changed.
+    pub fn shed(&self, idle_max: Option<Duration>, keep_alive: bool, uploads: bool) {
+        self.inner.uploads_off.set(!uploads);
         self.inner.idle_max.set(idle_max);
         self.inner.keep_alive_off.set(!keep_alive);
         self.wake();
@@ -56,7 +58,7 @@ impl Drain {
     /// A watch for one connection, counted until it is dropped.
     pub fn watch(&self) -> DrainWatch {
         self.inner.open.set(self.inner.open.get() + 1);
-        DrainWatch { inner: Rc::clone(&self.inner), slot: None }
+        DrainWatch { inner: Rc::clone(&self.inner), slot: Cell::new(None) }
     }
 }
 
@@ -64,7 +66,7 @@ impl Drain {
 #[derive(Debug)]
 pub struct DrainWatch {
     inner: Rc<Inner>,
-    slot: Option<usize>,
+    slot: Cell<Option<usize>>,
 }
 
 impl DrainWatch {
@@ -84,26 +86,37 @@ impl DrainWatch {
     }
 
     /// Ready once the drain has begun; otherwise the task is woken when it does, and when connections must be shed.
-    pub fn poll_draining(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.draining() {
             return Poll::Ready(());
         }
+        self.register(cx);
+        Poll::Pending
+    }
+
+    /// Whether a request that is still arriving must hurry; the task is woken when that changes.
+    pub fn poll_hurries(&self, cx: &mut Context<'_>) -> bool {
+        self.register(cx);
+        self.inner.uploads_off.get()
+    }
+
+    fn register(&self, cx: &mut Context<'_>) {
         let mut wakers = self.inner.wakers.borrow_mut();
-        let slot = *self.slot.get_or_insert_with(|| {
+        let slot = self.slot.get().unwrap_or_else(|| {
             self.inner.free.borrow_mut().pop().unwrap_or_else(|| {
                 wakers.push(None);
                 wakers.len() - 1
             })
         });
+        self.slot.set(Some(slot));
         match &wakers[slot] {
             Some(waker) if waker.will_wake(cx.waker()) => {}
             _ => wakers[slot] = Some(cx.waker().clone()),
         }
-        Poll::Pending
     }
 
     /// Waits for the drain to begin. Cancel-safe.
-    pub async fn started(&mut self) {
+    pub async fn started(&self) {
         poll_fn(|cx| self.poll_draining(cx)).await;
     }
 }
@@ -111,7 +124,7 @@ impl DrainWatch {
 impl Drop for DrainWatch {
     fn drop(&mut self) {
         self.inner.open.set(self.inner.open.get() - 1);
-        if let Some(slot) = self.slot {
+        if let Some(slot) = self.slot.get() {
             self.inner.wakers.borrow_mut()[slot] = None;
             self.inner.free.borrow_mut().push(slot);
         }

@@ -56,7 +56,13 @@ fn backend() -> Result<(), Box<dyn std::error::Error>> {
 fn proxy(identity: Rotating, snapshot: Snapshot) -> Result<Proxy, Box<dyn std::error::Error>> {
     let node =
         Node::new(NodeKind::Sidecar, "sidecar~127.0.0.1~x.y~y.svc", Workload::default(), Vec::new(), "bench");
-    let proxy = Proxy::start(Options { workers: 1, node, identity, metrics: Metrics::default() })?;
+    let proxy = Proxy::start(Options {
+        workers: 1,
+        node,
+        identity,
+        metrics: Metrics::default(),
+        inherited: Vec::new(),
+    })?;
     proxy.apply(Arc::new(snapshot));
     Ok(proxy)
 }

@@ -181,13 +181,14 @@ impl Handler for Connection {
             record.finish(Outcome::default());
             return Reply::refused();
         }
-        if shared.overload.level() == Level::StopAccepting {
+        let level = shared.overload.level();
+        if level == Level::StopAccepting {
             self.stats.event(Event::RqOverload);
             let mut answer = self.failed(&plan, &Failure::Overloaded, &mut record);
             answer.close = true;
             return answer.into_reply(record);
         }
-        let mut answer = match Clocks::begin(&plan.hcm, &mut body) {
+        let mut answer = match Clocks::begin(&plan.hcm, level.stream_idle_max(), &mut body) {
             None => router::run(self, &config, &plan, None, parts, body, &mut record).await,
             Some(clocks) => {
                 let work = router::run(self, &config, &plan, Some(&clocks), parts, body, &mut record);

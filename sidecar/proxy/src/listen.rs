@@ -279,7 +279,7 @@ async fn serve(
 
 /// Waits for a connection's first bytes; during a drain, not for long: a client that has connected early must not hold it up.
 pub(crate) async fn unless_draining<T>(worker: &Worker, first: impl Future<Output = Option<T>>) -> Option<T> {
-    let mut drain = worker.drain.watch();
+    let drain = worker.drain.watch();
     let too_late = async {
         drain.started().await;
         tokio::time::sleep(DRAINING_FIRST).await;

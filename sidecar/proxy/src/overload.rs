@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// Longest time that a connection may be idle once timeouts are reduced.
 pub(crate) const IDLE_MAX: Duration = Duration::from_secs(5);
+/// The same of a stream, once connections are no longer kept.
+const STREAM_IDLE_MIN: Duration = Duration::from_secs(1);
 /// How far below its beginning a step ends, in thousandths of the limit.
 const HYSTERESIS: u16 = 50;
 
@@ -54,6 +56,15 @@ impl Level {
             Self::Calm => None,
             Self::ReduceTimeouts => Some(IDLE_MAX),
             Self::DisableKeepalive | Self::StopAccepting => Some(Duration::ZERO),
+        }
+    }
+
+    /// How long a stream that begins now may be still at most: what is held for it is missed elsewhere.
+    pub(crate) fn stream_idle_max(self) -> Option<Duration> {
+        match self {
+            Self::Calm => None,
+            Self::ReduceTimeouts => Some(IDLE_MAX),
+            Self::DisableKeepalive | Self::StopAccepting => Some(STREAM_IDLE_MIN),
         }
     }
 }

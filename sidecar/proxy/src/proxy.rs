@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -31,6 +32,8 @@ pub struct Options {
     pub identity: Rotating,
     /// Where metrics are kept.
     pub metrics: Metrics,
+    /// Sockets of a process before this one that listen already. While there are any, nothing is accepted before [`Proxy::open`].
+    pub inherited: Vec<(SocketAddr, OwnedFd)>,
 }
 
 /// What workers are told, besides the configuration.
@@ -38,12 +41,17 @@ pub struct Options {
 pub(crate) struct Command {
     pub(crate) version: u64,
     pub(crate) draining: bool,
+    /// Listeners are open.
+    pub(crate) open: bool,
     pub(crate) overload: Level,
     pub(crate) stop: bool,
 }
 
 /// Addresses that listeners are bound to, by listener name.
 pub type Bound = HashMap<Arc<str>, Vec<SocketAddr>>;
+
+/// Listening sockets of the process before this one, by address.
+pub(crate) type Inherited = HashMap<SocketAddr, Vec<OwnedFd>>;
 
 /// The running data path. Dropping it stops the workers and closes every connection.
 #[derive(Debug)]
@@ -108,17 +116,25 @@ impl Proxy {
     pub fn start(options: Options) -> io::Result<Self> {
         let log = LogWriter::start()?;
         let shared = Arc::new(Shared::new(options.node, options.identity, options.metrics, log));
-        let (commands, _) = watch::channel(Command::default());
+        let open = options.inherited.is_empty();
+        let (commands, _) = watch::channel(Command { open, ..Command::default() });
         let control = Arc::new(Control { shared, inputs: Mutex::default(), commands });
         let bound = Arc::new(Mutex::new(Bound::new()));
         let mut workers = Vec::new();
-        for index in 0..options.workers.max(1) {
+        let count = options.workers.max(1);
+        let mut inherited: Vec<Inherited> = std::iter::repeat_with(Inherited::default).take(count).collect();
+        for (nth, (address, socket)) in options.inherited.into_iter().enumerate() {
+            // Each socket has a queue of its own, so each must have somebody who accepts from it.
+            inherited[nth % count].entry(address).or_default().push(socket);
+        }
+        for (index, inherited) in inherited.into_iter().enumerate() {
             let (shared, commands, bound) =
                 (Arc::clone(&control.shared), control.commands.subscribe(), Arc::clone(&bound));
             // The first worker also resolves names.
             let names = (index == 0).then(|| Arc::clone(&control));
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-            workers.push(thread.spawn(move || worker::run(shared, commands, bound, names))?);
+            let run = move || worker::run(shared, commands, bound, names, inherited);
+            workers.push(thread.spawn(run)?);
         }
         Ok(Self { control, workers, bound })
     }
@@ -141,6 +157,16 @@ impl Proxy {
             self.control.commands.send_modify(|command| command.overload = level);
         }
         overload.level()
+    }
+
+    /// Begins to accept connections, on sockets of the process before this one too.
+    pub fn open(&self) {
+        self.control.commands.send_modify(|command| command.open = true);
+    }
+
+    /// Accepts no connection any more: another process does, on the same sockets.
+    pub fn close(&self) {
+        self.control.commands.send_modify(|command| command.open = false);
     }
 
     /// Connections of clients that are open.

@@ -24,7 +24,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use crate::config::ListenerPlan;
 use crate::overload::Level;
 use crate::pool::Pools;
-use crate::proxy::{Bound, Command, Control};
+use crate::proxy::{Bound, Command, Control, Inherited};
 use crate::shared::Shared;
 use crate::stats::{HttpStats, Known};
 use crate::{dns, listen};
@@ -48,6 +48,8 @@ pub(crate) struct Worker {
     principals: RefCell<HashMap<Box<str>, Arc<str>>>,
     identity: RefCell<(usize, Arc<str>)>,
     pub(crate) faults: Cell<u32>,
+    /// Bytes of request bodies that are kept for another attempt.
+    pub(crate) kept: Cell<usize>,
     http: Known,
 }
 
@@ -63,6 +65,7 @@ impl Worker {
             principals: RefCell::default(),
             identity: RefCell::new((0, sidecar_telemetry::labels::no_principal())),
             faults: Cell::new(0),
+            kept: Cell::new(0),
             http: Known::default(),
         }
     }
@@ -120,6 +123,7 @@ pub(crate) fn run(
     commands: watch::Receiver<Command>,
     bound: Arc<Mutex<Bound>>,
     names: Option<Arc<Control>>,
+    inherited: Inherited,
 ) {
     let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
@@ -132,13 +136,19 @@ pub(crate) fn run(
         if let Some(control) = names {
             spawn_local(dns::run(control, commands.clone()));
         }
-        supervise(Rc::new(Worker::new(shared)), commands, bound).await;
+        supervise(Rc::new(Worker::new(shared)), commands, bound, inherited).await;
     });
 }
 
-async fn supervise(worker: Rc<Worker>, mut commands: watch::Receiver<Command>, bound: Arc<Mutex<Bound>>) {
+async fn supervise(
+    worker: Rc<Worker>,
+    mut commands: watch::Receiver<Command>,
+    bound: Arc<Mutex<Bound>>,
+    inherited: Inherited,
+) {
+    let (open, commands_of_sockets) = (HashMap::new(), commands.clone());
     let mut sockets =
-        Sockets { worker: Rc::clone(&worker), open: HashMap::new(), bound, commands: commands.clone() };
+        Sockets { worker: Rc::clone(&worker), open, bound, commands: commands_of_sockets, inherited };
     let mut sweep = tokio::time::interval(SWEEP);
     let mut overload = Level::Calm;
     loop {
@@ -151,7 +161,11 @@ async fn supervise(worker: Rc<Worker>, mut commands: watch::Receiver<Command>, b
         }
         if command.overload != overload {
             overload = command.overload;
-            worker.drain.shed(overload.idle_max(), overload < Level::DisableKeepalive);
+            worker.drain.shed(
+                overload.idle_max(),
+                overload < Level::DisableKeepalive,
+                overload < Level::StopAccepting,
+            );
             if overload >= Level::DisableKeepalive {
                 worker.pools.close_idle();
             }
@@ -177,38 +191,37 @@ async fn supervise(worker: Rc<Worker>, mut commands: watch::Receiver<Command>, b
 /// The worker's listening sockets.
 struct Sockets {
     worker: Rc<Worker>,
-    open: HashMap<(Arc<str>, SocketAddr), JoinHandle<()>>,
+    open: HashMap<(Arc<str>, SocketAddr), Vec<JoinHandle<()>>>,
     bound: Arc<Mutex<Bound>>,
     commands: watch::Receiver<Command>,
+    inherited: Inherited,
 }
 
 impl Sockets {
     /// Opens what is configured and closes what no longer is. A socket that cannot be opened is tried again at the next call.
     fn reconcile(&mut self) {
         let config = self.worker.shared.config.load_full();
-        self.open.retain(|(name, address), task| {
-            let wanted =
-                config.listeners.get(name).is_some_and(|plan| addresses(plan).any(|one| one == *address));
+        let open = self.commands.borrow().open;
+        self.open.retain(|(name, address), tasks| {
+            let wanted = open
+                && config.listeners.get(name).is_some_and(|plan| addresses(plan).any(|one| one == *address));
             if !wanted {
-                task.abort();
+                tasks.iter().for_each(JoinHandle::abort);
                 self.bound.lock().remove(name);
             }
             wanted
         });
-        for (name, plan) in &config.listeners {
+        for (name, plan) in config.listeners.iter().filter(|_| open) {
             for address in addresses(plan) {
                 let key = (Arc::clone(name), address);
                 if self.open.contains_key(&key) {
                     continue;
                 }
-                match bind(address) {
-                    Ok(listener) => {
-                        if let Ok(local) = listener.local_addr() {
-                            self.bound.lock().entry(Arc::clone(name)).or_default().push(local);
-                        }
-                        let worker = Rc::clone(&self.worker);
-                        let accepting = accept(worker, listener, Arc::clone(name), self.commands.clone());
-                        self.open.insert(key, spawn_local(accepting));
+                match self.sockets(address) {
+                    Ok(listeners) => {
+                        let tasks = listeners.into_iter().map(|listener| self.begin(name, listener));
+                        let tasks = tasks.collect();
+                        self.open.insert(key, tasks);
                     }
                     Err(error) => {
                         tracing::warn!(%error, listener = %name, %address, "Listener cannot be opened")
@@ -216,6 +229,27 @@ impl Sockets {
                 }
             }
         }
+    }
+}
+
+impl Sockets {
+    /// The sockets that the process before this one left for an address, or a new one.
+    fn sockets(&mut self, address: SocketAddr) -> io::Result<Vec<TcpListener>> {
+        match self.inherited.remove(&address) {
+            None => Ok(vec![bind(address)?]),
+            Some(sockets) => sockets
+                .into_iter()
+                .map(|socket| TcpListener::from_std(std::net::TcpListener::from(socket)))
+                .collect(),
+        }
+    }
+
+    fn begin(&self, name: &Arc<str>, listener: TcpListener) -> JoinHandle<()> {
+        if let Ok(local) = listener.local_addr() {
+            self.bound.lock().entry(Arc::clone(name)).or_default().push(local);
+        }
+        let worker = Rc::clone(&self.worker);
+        spawn_local(accept(worker, listener, Arc::clone(name), self.commands.clone()))
     }
 }
 

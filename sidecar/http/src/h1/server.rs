@@ -30,6 +30,8 @@ use crate::serve::{Abort, Handler, Outcome, Reply, Served};
 const SKIP_MAX: usize = 64 * 1024;
 /// A connection without a request for this long is closed by a drain.
 const DRAIN_IDLE: Duration = Duration::from_millis(500);
+/// How long a request may still take to arrive once there is no memory for it.
+const UPLOAD_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes read over while a closing connection lingers.
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -38,7 +40,7 @@ pub async fn serve<H: Handler>(
     io: BoxIo,
     prefix: BytesMut,
     limits: Rc<Limits>,
-    mut drain: DrainWatch,
+    drain: DrainWatch,
     handler: &H,
 ) -> Served {
     let shared = Rc::new(RefCell::new(Shared {
@@ -50,7 +52,7 @@ pub async fn serve<H: Handler>(
     let mut idle = Idle::new(&limits);
     let mut left = limits.max_requests;
     loop {
-        let head = match read_head(&shared, &limits, &mut drain, &mut idle).await {
+        let head = match read_head(&shared, &limits, &drain, &mut idle).await {
             Next::Head(head) => head,
             Next::Closed => return Served::Closed,
             Next::Expired(why) => return why,
@@ -69,7 +71,7 @@ pub async fn serve<H: Handler>(
             () => None,
         };
         // Boxed so that an idle connection does not carry the size of a request's state.
-        match Box::pin(exchange(&shared, *head, &limits, ends, handler)).await {
+        match Box::pin(exchange(&shared, *head, &limits, &drain, ends, handler)).await {
             After::Next => idle.since = Instant::now(),
             After::Close(why) => {
                 linger(&shared, &limits).await;
@@ -145,12 +147,7 @@ impl Idle {
     }
 }
 
-async fn read_head(
-    shared: &RefCell<Shared>,
-    limits: &Limits,
-    drain: &mut DrainWatch,
-    idle: &mut Idle,
-) -> Next {
+async fn read_head(shared: &RefCell<Shared>, limits: &Limits, drain: &DrainWatch, idle: &mut Idle) -> Next {
     let mut scanner = Scanner::default();
     let mut begun: Option<Pin<Box<Sleep>>> = None;
     poll_fn(move |cx| {
@@ -215,6 +212,7 @@ async fn exchange<H: Handler>(
     shared: &Rc<RefCell<Shared>>,
     head: RequestHead,
     limits: &Limits,
+    drain: &DrainWatch,
     ends: impl Fn() -> Option<Served>,
     handler: &H,
 ) -> After {
@@ -236,10 +234,8 @@ async fn exchange<H: Handler>(
     } else {
         Body::request(RequestBody::new(Rc::clone(shared)))
     };
-    let Some(reply) = unless_closed(handler.handle(Request::from_parts(parts, body)), shared, limits).await
-    else {
-        return After::Failed;
-    };
+    let handling = handler.handle(Request::from_parts(parts, body));
+    let Some(reply) = unless_closed(handling, shared, drain, limits).await else { return After::Failed };
     let Reply { response, finish, upgrade, close, refused } = reply;
     if refused {
         return After::Close(Served::Closed);
@@ -272,12 +268,23 @@ async fn exchange<H: Handler>(
     }
 }
 
-/// Runs `work` unless the client goes away first.
-async fn unless_closed<F: Future>(work: F, shared: &RefCell<Shared>, limits: &Limits) -> Option<F::Output> {
+/// Runs `work` unless the client goes away first, or takes its time with its request while there is no memory for that.
+async fn unless_closed<F: Future>(
+    work: F,
+    shared: &RefCell<Shared>,
+    drain: &DrainWatch,
+    limits: &Limits,
+) -> Option<F::Output> {
     let mut work = pin!(work);
+    let mut patience: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
         if let Poll::Ready(output) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
+        }
+        if !shared.borrow().reading.is_done() && drain.poll_hurries(cx) {
+            let timer =
+                patience.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + UPLOAD_PATIENCE)));
+            return timer.as_mut().poll(cx).map(|()| None);
         }
         poll_gone(shared, limits, cx).map(|()| None)
     })

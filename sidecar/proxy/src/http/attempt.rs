@@ -35,7 +35,6 @@ use super::stream::Clocks;
 use super::timed::Timed;
 use super::{Connection, connect, mirror, reply};
 use crate::config::{ClusterPlan, Config, HcmPlan};
-use crate::overload::Level;
 use crate::pool::{PoolError, Protocol, Ready, Target, UpstreamInfo, thresholds};
 use crate::target::{self, Pick, Wanted};
 use crate::usage::Totals;
@@ -166,8 +165,7 @@ async fn begin(
         if record.grpc {
             body = Body::wrap(grpc::Counted::new(body, &record.request_messages, None));
         }
-        let calm = cx.connection.down.worker.shared.overload.level() == Level::Calm;
-        Some(Replay::new(body, calm))
+        Some(Replay::new(body, Some(Rc::clone(&cx.connection.down.worker))))
     };
     mirror::start(cx, parts, body.as_ref(), record);
     record.capture_request(&parts.uri, &parts.headers);

@@ -10,8 +10,14 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use sidecar_http::{Body, BodyError, Layer};
 
+use crate::overload::Level;
+use crate::worker::Worker;
+
 /// Bytes of a request body that are kept for sending it again.
 const KEPT_MAX: usize = 256 * 1024;
+
+/// The same for all requests of a worker together.
+const KEPT_WORKER_MAX: usize = 8 * 1024 * 1024;
 
 /// The body, and what was read of it. Cheap to clone.
 #[derive(Clone)]
@@ -28,6 +34,7 @@ struct State {
     kept_bytes: usize,
     /// More than the bound was read: only a reader that has sent all of it may go on.
     lost: bool,
+    worker: Option<Rc<Worker>>,
     ended: bool,
     failed: bool,
     trailers: Option<HeaderMap>,
@@ -45,15 +52,16 @@ pub(super) struct Reader {
 }
 
 impl Replay {
-    /// Wraps a body; `keeps` is whether it may have to be sent again.
-    pub(super) fn new(source: Body, keeps: bool) -> Self {
+    /// Wraps a body. Nothing is kept of it for another attempt while `worker` is short of memory.
+    pub(super) fn new(source: Body, worker: Option<Rc<Worker>>) -> Self {
         let length = source.size_hint().exact();
         let state = State {
             source,
             kept: Vec::new(),
             pieces: 0,
             kept_bytes: 0,
-            lost: !keeps,
+            lost: false,
+            worker,
             ended: false,
             failed: false,
             trailers: None,
@@ -66,7 +74,7 @@ impl Replay {
     /// Whether the body can still be sent from its beginning.
     pub(super) fn is_whole(&self) -> bool {
         let state = self.state.borrow();
-        !state.failed && (!state.lost || state.pieces == 0)
+        !state.lost && !state.failed
     }
 
     /// Whether all of it was read from the client.
@@ -81,9 +89,7 @@ impl Replay {
 
     /// Keeps nothing any more: the body will not be sent again.
     pub(super) fn release(&self) {
-        let mut state = self.state.borrow_mut();
-        state.lost = true;
-        state.kept = Vec::new();
+        self.state.borrow_mut().lose();
     }
 
     /// Sends the body from its beginning.
@@ -138,14 +144,32 @@ impl State {
     fn keep(&mut self, data: &Bytes) {
         self.pieces += 1;
         self.kept_bytes += data.len();
-        if self.kept_bytes > KEPT_MAX && !self.lost {
-            self.lost = true;
-            self.kept.clear();
+        let short = |worker: &Rc<Worker>| {
+            worker.kept.get() > KEPT_WORKER_MAX || worker.shared.overload.level() != Level::Calm
+        };
+        if !self.lost && (self.kept_bytes > KEPT_MAX || self.worker.as_ref().is_some_and(short)) {
+            self.lose();
         }
         if !self.lost {
             self.kept.push(data.clone());
+            self.count(data.len(), true);
         }
         self.wake();
+    }
+
+    /// Keeps nothing any more.
+    fn lose(&mut self) {
+        self.lost = true;
+        let freed = self.kept.drain(..).map(|piece| piece.len()).sum();
+        self.kept = Vec::new();
+        self.count(freed, false);
+    }
+
+    fn count(&self, bytes: usize, more: bool) {
+        if let Some(worker) = &self.worker {
+            let kept = worker.kept.get();
+            worker.kept.set(if more { kept + bytes } else { kept.saturating_sub(bytes) });
+        }
     }
 
     fn end(&mut self) {
@@ -155,6 +179,12 @@ impl State {
 
     fn wake(&mut self) {
         self.readers.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.lose();
     }
 }
 
@@ -216,7 +246,7 @@ impl http_body::Body for Reader {
         let read = state.kept.iter().take(self.next).map(|piece| piece.len() as u64).sum::<u64>();
         let length = state
             .length
-            .filter(|_| !state.lost || state.pieces == 0)
+            .filter(|_| !state.lost)
             .or((state.ended && !state.lost).then_some(state.kept_bytes as u64));
         length
             .and_then(|length| length.checked_sub(read))

@@ -68,14 +68,22 @@ struct Progress {
 }
 
 impl Clocks {
-    /// The clocks of a stream that begins now; none when the connection manager bounds nothing.
-    pub(super) fn begin(hcm: &HttpConnectionManager, body: &mut Body) -> Option<Self> {
+    /// The clocks of a stream that begins now; none when neither the connection manager nor a want of memory (`idle_max`) bounds anything.
+    pub(super) fn begin(
+        hcm: &HttpConnectionManager,
+        idle_max: Option<Duration>,
+        body: &mut Body,
+    ) -> Option<Self> {
         let most = hcm.max_stream_duration;
-        if most.is_none() && hcm.stream_idle_timeout.is_none() && hcm.request_timeout.is_none() {
+        let idle = match (hcm.stream_idle_timeout, idle_max) {
+            (Some(idle), Some(most)) => Some(idle.min(most)),
+            (idle, most) => idle.or(most),
+        };
+        if most.is_none() && idle.is_none() && hcm.request_timeout.is_none() {
             return None;
         }
         let clocks = Self::new();
-        clocks.idle.set(hcm.stream_idle_timeout);
+        clocks.idle.set(idle);
         clocks.end.set(most.map(|most| Instant::now() + most));
         clocks.arrival.set(hcm.request_timeout.map(|most| Instant::now() + most));
         clocks.follow(body);

@@ -169,3 +169,90 @@ async fn bytes_end_when_authorization_takes_the_right_to_them_away() {
     assert!(rest.is_empty());
     assert_eq!(proxy.shared().stats.downstream_cx_orphaned.load(Relaxed), 1);
 }
+
+/// How many of each sort of connection, and how many pushes; the environment makes the test as large as the machine bears.
+fn size(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Resident memory of this process, in KiB.
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+async fn websocket(at: std::net::SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let head = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101 "));
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_survive_a_thousand_pushes() {
+    let (connections, pushes) = (size("MESH_IDLE_CONNECTIONS", 400), size("MESH_PUSHES", 1000));
+    let (app, echo) = (App::start("app").await, super::app::echo().await);
+    let content = |push: usize| {
+        // Everything changes at each push: a log, a route, a cluster's limit, an endpoint's weight.
+        let mut hcm = manager(routes(vec![route("app")]), vec![]);
+        hcm.stat_prefix = format!("push-{}", push % 2).into();
+        hcm.via = format!("push-{push}").into();
+        let bytes = FilterChain { name: format!("bytes-{push}").into(), ..chain(tcp("echo"), None) };
+        let mut app_cluster = cluster("app", &[app.address]);
+        app_cluster.connect_timeout += std::time::Duration::from_millis(push as u64);
+        let mut echo_cluster = cluster("echo", &[echo]);
+        echo_cluster.per_connection_buffer_bytes_max += push;
+        let listeners = vec![
+            http_listener("http", Direction::Inbound, hcm, None),
+            listener("tcp", Direction::Inbound, vec![bytes]),
+        ];
+        Snapshot { version: push as u64, ..snapshot(listeners, vec![app_cluster, echo_cluster]) }
+    };
+    let proxy = plain(content(0));
+    let (http_at, tcp_at) = (address(&proxy, "http").await, address(&proxy, "tcp").await);
+    let (mut streams, mut sockets, mut kept, mut second) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..connections / 4 {
+        let mut stream = TcpStream::connect(tcp_at).await.unwrap();
+        assert!(echoes(&mut stream).await);
+        streams.push(stream);
+        sockets.push(websocket(http_at).await);
+        let mut client = Client::connect(http_at).await;
+        assert_eq!(client.text(get("/")).await.0, 200);
+        kept.push(client);
+        second.push(http2(http_at).await);
+    }
+    let all = i64::try_from(connections / 4 * 4).unwrap();
+    let open = until("all are open", || Some(proxy.open_connections()).filter(|open| *open == all)).await;
+    let before = resident_kib();
+    let began = std::time::Instant::now();
+    for push in 1..=pushes {
+        proxy.apply(Arc::new(content(push)));
+    }
+    let took = began.elapsed();
+    // All pushes are in force, and every connection serves under the last.
+    let last = format!("push-{pushes}");
+    for client in &mut kept {
+        let (status, _, headers) = client.text(get("/")).await;
+        assert_eq!((status, headers["via"].to_str().unwrap()), (200, &*last));
+    }
+    for stream in streams.iter_mut().chain(&mut sockets) {
+        assert!(echoes(stream).await);
+    }
+    for client in &mut second {
+        let body = Empty::new().boxed();
+        let request = http::Request::builder().uri("http://reviews/").body(body).unwrap();
+        assert_eq!(client.send_request(request).await.unwrap().headers()["via"], *last);
+    }
+    assert_eq!(proxy.open_connections(), open, "none was closed");
+    assert_eq!(proxy.shared().stats.downstream_cx_orphaned.load(Relaxed), 0);
+    let grown = resident_kib().saturating_sub(before);
+    println!("{open} connections, {pushes} pushes in {took:?}, {grown} KiB more");
+    // What serving all of them once more takes is in it, for the clients too: some KiB for each.
+    assert!(grown < 16 * 1024 + connections * 4, "{grown} KiB for {pushes} pushes");
+}

@@ -60,7 +60,14 @@ pub(crate) fn sidecar(account: &str, identity: Rotating, snapshot: Snapshot) -> 
     };
     let id = format!("sidecar~127.0.0.1~{account}.default~default.svc.cluster.local");
     let node = Node::new(NodeKind::Sidecar, &id, workload, Vec::new(), "host");
-    let proxy = Proxy::start(Options { workers: 1, node, identity, metrics: Metrics::default() }).unwrap();
+    let proxy = Proxy::start(Options {
+        workers: 1,
+        node,
+        identity,
+        metrics: Metrics::default(),
+        inherited: Vec::new(),
+    })
+    .unwrap();
     proxy.apply(Arc::new(snapshot));
     proxy
 }

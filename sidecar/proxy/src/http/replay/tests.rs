@@ -21,7 +21,7 @@ impl http_body::Body for Pieces {
 
 fn replay(pieces: &[&[u8]]) -> Replay {
     let pieces = pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect();
-    Replay::new(Body::wrap(Pieces(pieces)), true)
+    Replay::new(Body::wrap(Pieces(pieces)), None)
 }
 
 fn read(body: &mut Body) -> Option<Result<Bytes, BodyError>> {
