@@ -2,6 +2,7 @@
 
 pub(crate) mod access_log;
 pub(crate) mod cors;
+mod ext_authz;
 pub(crate) mod fault;
 pub(crate) mod jwt;
 pub(crate) mod rbac;

@@ -47,6 +47,11 @@ impl<'a> View<'a> {
         self.rules.of(&service.host, &service.namespace)
     }
 
+    /// The reachable service of a host that may be written short, as `name.namespace`.
+    pub(crate) fn service_named(&self, host: &str) -> Option<&'a Arc<Service>> {
+        self.service(host).or_else(|| self.service(&format!("{host}.svc.{}", self.mesh.cluster_domain)))
+    }
+
     /// The reachable service of a host.
     pub(crate) fn service(&self, host: &str) -> Option<&'a Arc<Service>> {
         let index = self.services.binary_search_by(|it| (*it.host).cmp(host)).ok()?;

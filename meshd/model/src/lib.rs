@@ -12,7 +12,7 @@ pub mod service;
 pub mod snapshot;
 
 pub use change::{Change, ChangeKey, ChangeKind};
-pub use mesh::{HostScope, MeshConfig, OutboundPolicy};
+pub use mesh::{AuthzBody, AuthzProtocol, AuthzProvider, HostScope, MeshConfig, OutboundPolicy};
 pub use object::{Config, ObjectId, ObjectVersion, Policies};
 pub use protocol::Protocol;
 pub use proxy::{Locality, ProxyKey, ProxyKind};

@@ -1,5 +1,9 @@
 //! The mesh-wide options that compilation depends on, with Istio's defaults and our two exceptions.
 
+mod authz_provider;
+
+pub use authz_provider::{AuthzBody, AuthzProtocol, AuthzProvider};
+
 use std::time::Duration;
 
 use policies_api::names;
@@ -42,6 +46,8 @@ pub struct MeshConfig {
     pub default_virtual_service_export_to: Vec<String>,
     /// Namespaces that see destination rules without `exportTo`.
     pub default_destination_rule_export_to: Vec<String>,
+    /// Services that authorize requests for the action `CUSTOM`.
+    pub authz_providers: Vec<AuthzProvider>,
 }
 
 /// What happens to outbound connections to unknown destinations.
@@ -86,6 +92,7 @@ impl Default for MeshConfig {
             default_service_export_to: Vec::new(),
             default_virtual_service_export_to: Vec::new(),
             default_destination_rule_export_to: Vec::new(),
+            authz_providers: Vec::new(),
         }
     }
 }

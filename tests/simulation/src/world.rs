@@ -74,6 +74,13 @@ impl World {
         documents.into_iter().for_each(|it| self.put(it.value));
     }
 
+    /// Sets the mesh configuration, YAML in Istio's names.
+    pub fn configure(&mut self, mesh: &str) {
+        let object =
+            json!({ "metadata": { "name": "istio", "namespace": "mesh-system" }, "data": { "mesh": mesh } });
+        self.state.apply(Source::MeshConfig, Object::from_json(object));
+    }
+
     /// Deletes a policy object.
     pub fn delete(&mut self, kind: &str, namespace: &str, name: &str) {
         let Some(source) = Source::of_kind(kind) else { return };

@@ -109,7 +109,7 @@ fn keys(view: &View<'_>, rule: &JwtRule) -> JwksSourceSpecifier {
     }
     let Some((host, port)) = policies_api::validate::url_host(&rule.jwks_uri) else { return inline(NO_KEYS) };
     // Keys are fetched through the mesh, so the host must be a known service.
-    let known = view.service(&host).filter(|it| it.port(port).is_some());
+    let known = view.service_named(&host).filter(|it| it.port(port).is_some());
     match known {
         None => inline(NO_KEYS),
         Some(service) => JwksSourceSpecifier::RemoteJwks(RemoteJwks {

@@ -73,7 +73,9 @@ pub(super) fn gateway(view: &View<'_>, route: &str, port: u16) -> listener::Filt
 }
 
 fn server_side(view: &View<'_>, then: Vec<HttpFilter>) -> Vec<HttpFilter> {
-    filter::jwt::filter(view).into_iter().chain(filter::rbac::http_filters(view)).chain(then).collect()
+    // Istio's order: services are asked before tokens are looked at, and policies see both.
+    let filters = filter::rbac::custom_filters(view).into_iter().chain(filter::jwt::filter(view));
+    filters.chain(filter::rbac::http_filters(view)).chain(then).collect()
 }
 
 fn by_name(route: &str) -> Rds {

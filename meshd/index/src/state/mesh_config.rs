@@ -1,5 +1,7 @@
 //! The mesh's configuration: the ConfigMap's YAML, in Istio's names, of which the mesh reads what it acts on.
 
+mod providers;
+
 use std::time::Duration;
 
 use meshd_model::{HostScope, MeshConfig, OutboundPolicy};
@@ -57,6 +59,7 @@ fn options(written: &Value) -> MeshConfig {
     mesh.auto_mtls = written.get("enableAutoMtls").and_then(Value::as_bool).unwrap_or(mesh.auto_mtls);
     let sampling = written.pointer("/defaultConfig/tracing/sampling").and_then(Value::as_f64);
     mesh.trace_sampling = sampling.unwrap_or(mesh.trace_sampling);
+    mesh.authz_providers = providers::read(written);
     // Our two exceptions from Istio's defaults, each with a way back.
     mesh.default_mtls = match text("defaultMtlsMode").as_deref() {
         Some("PERMISSIVE") => MtlsMode::Permissive,

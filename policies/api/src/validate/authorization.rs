@@ -100,11 +100,14 @@ pub(super) fn policy(spec: &AuthorizationPolicy, problems: &mut Vec<Problem>) {
                 "add provider.name",
             ));
         }
-        (Action::Custom, Some(_)) => {
-            let reason =
-                "no external provider can be configured yet: requests that the rules match are refused";
-            problems.push(Problem::warning("spec.action", reason, "use ALLOW or DENY"));
+        (Action::Custom, Some(provider)) if provider.name.is_empty() => {
+            problems.push(Problem::error(
+                "spec.provider.name",
+                "provider.name must not be empty",
+                "name one of the mesh configuration's extensionProviders",
+            ));
         }
+        (Action::Custom, Some(_)) => custom(spec, problems),
         (Action::Deny, _) if spec.rules.is_empty() => {
             let fix = "add rules, or [{}] to refuse everything";
             problems.push(Problem::warning("spec.rules", "a DENY policy without rules never matches", fix));
@@ -128,6 +131,23 @@ pub(super) fn policy(spec: &AuthorizationPolicy, problems: &mut Vec<Problem>) {
         }
         for (at, when) in rule.when.iter().enumerate() {
             condition(when, &format!("{path}.when[{at}]"), problems);
+        }
+    }
+}
+
+/// Istio's: a provider is asked before tokens are looked at, so it cannot depend on them.
+fn custom(spec: &AuthorizationPolicy, problems: &mut Vec<Problem>) {
+    for (index, rule) in spec.rules.iter().enumerate() {
+        let path = format!("spec.rules[{index}]");
+        let by_token = rule.from.iter().any(|it| {
+            !it.source.request_principals.is_empty() || !it.source.not_request_principals.is_empty()
+        });
+        if by_token || rule.when.iter().any(|it| it.key.starts_with("request.auth.")) {
+            problems.push(Problem::error(
+                path,
+                "a rule of a CUSTOM policy must not depend on tokens",
+                "use request.headers, or a DENY or ALLOW policy beside it",
+            ));
         }
     }
 }
@@ -261,7 +281,7 @@ fn values(list: &[String], path: &str, name: &str, problems: &mut Vec<Problem>) 
 
 fn addresses(list: &[String], path: &str, problems: &mut Vec<Problem>) {
     for (index, text) in list.iter().enumerate() {
-        if text.parse::<ipnet::IpNet>().is_err() && text.parse::<std::net::IpAddr>().is_err() {
+        if text.parse::<ipnet::IpNet>().is_err() && text.parse::<IpAddr>().is_err() {
             let reason = format!("\"{text}\" is not an address or network");
             problems.push(Problem::error(format!("{path}[{index}]"), reason, "write it as 10.0.0.0/8"));
         }

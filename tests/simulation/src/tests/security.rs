@@ -128,3 +128,94 @@ fn tokens_are_verified_where_a_policy_asks_for_it() {
             .contains("jwt_authn")
     );
 }
+
+const PROVIDERS: &str = "extensionProviders:
+- name: opa
+  envoyExtAuthzGrpc: {service: ratings.default.svc.cluster.local, port: 9080, timeout: 1s}
+- name: opa-two
+  envoyExtAuthzHttp:
+    service: details.default.svc.cluster.local
+    port: 9080
+    pathPrefix: /check
+    failOpen: true
+    statusOnError: '503'
+    includeRequestHeadersInCheck: [x-user, x-b3-*]
+    headersToUpstreamOnAllow: [x-current-user]
+    headersToDownstreamOnDeny: [set-cookie]
+    includeRequestBodyInCheck: {maxRequestBytes: 1024, allowPartialMessage: true}
+- name: gone
+  envoyExtAuthzGrpc: {service: nowhere.default.svc.cluster.local, port: 9000}
+";
+
+fn custom(name: &str, provider: &str, path: &str) -> String {
+    let spec = format!(
+        "{{selector: {{matchLabels: {{app: reviews}}}}, action: CUSTOM, provider: {{name: {provider}}}, rules: [{{to: [{{operation: {{paths: ['{path}']}}}}]}}]}}"
+    );
+    policy("AuthorizationPolicy", name, "default", &spec)
+}
+
+#[test]
+fn custom_policies_select_and_ask_before_tokens_are_looked_at() {
+    let mut world = World::bookinfo();
+    world.configure(PROVIDERS);
+    world.apply(&custom("a", "opa", "/admin"));
+    world.apply(&custom("b", "opa-two", "/admin/*"));
+    world.apply(&policy(
+        "AuthorizationPolicy",
+        "deny",
+        "default",
+        "{action: DENY, rules: [{to: [{operation: {methods: [TRACE]}}]}]}",
+    ));
+    world.apply(&policy(
+        "AuthorizationPolicy",
+        "audit",
+        "default",
+        "{action: AUDIT, rules: [{to: [{operation: {methods: [GET]}}]}]}",
+    ));
+    let snapshot = world.sidecar("reviews-v1");
+    let chains = inbound(&snapshot, 9080);
+    let Terminal::Http(manager) = &chains[0].terminal else { panic!("not HTTP") };
+    let names: Vec<&str> = manager.http_filters.iter().map(|it| &*it.name).collect();
+    let wanted = [
+        "envoy.filters.http.rbac.custom.opa",
+        "envoy.filters.http.ext_authz.opa",
+        "envoy.filters.http.rbac.custom.opa-two",
+        "envoy.filters.http.ext_authz.opa-two",
+        "envoy.filters.http.rbac.audit",
+        "envoy.filters.http.rbac.deny",
+    ];
+    let at: Vec<Option<usize>> = wanted.iter().map(|name| names.iter().position(|it| it == name)).collect();
+    assert!(at.iter().all(Option::is_some) && at.is_sorted(), "{names:?}");
+    let kinds: Vec<&HttpFilterKind> = manager.http_filters.iter().map(|it| &it.kind).collect();
+    let HttpFilterKind::Rbac(selects) = kinds[at[0].unwrap()] else { panic!("{names:?}") };
+    assert!(selects.rules.is_none(), "selecting refuses nothing");
+    let selected = selects.shadow_rules.as_ref().unwrap();
+    assert_eq!(&*selected.policies[0].name, "istio-ext-authz-opa-ns[default]-policy[a]-rule[0]");
+    assert_eq!(&*selects.shadow_prefix, "istio_ext_authz_");
+    let HttpFilterKind::ExtAuthz(first) = kinds[at[1].unwrap()] else { panic!("{names:?}") };
+    let HttpFilterKind::ExtAuthz(second) = kinds[at[3].unwrap()] else { panic!("{names:?}") };
+    assert!(format!("{first:?}").contains("outbound|9080||ratings.default.svc.cluster.local"));
+    assert!(second.failure_mode_allow && second.status_on_error == 503 && second.body.unwrap().allow_partial);
+    // What one provider's policies select is not the other's business, though its name begins alike.
+    let found = |policy: &str| {
+        let mut metadata = sidecar_model::Metadata::default();
+        let field = ("istio_ext_authz_shadow_effective_policy_id".to_owned(), policy.into());
+        metadata.extend("envoy.filters.http.rbac", [field]);
+        [first, second].map(|it| it.enabled_metadata.as_ref().unwrap().is_match(&metadata))
+    };
+    assert_eq!(found("istio-ext-authz-opa-ns[default]-policy[a]-rule[0]"), [true, false]);
+    assert_eq!(found("istio-ext-authz-opa-two-ns[default]-policy[b]-rule[0]"), [false, true]);
+    assert_eq!(found("ns[default]-policy[deny]-rule[0]"), [false, false]);
+}
+
+#[test]
+fn what_is_meant_for_a_provider_that_there_is_not_is_refused() {
+    for provider in ["gone", "unheard-of"] {
+        let mut world = World::bookinfo();
+        world.configure(PROVIDERS);
+        world.apply(&custom("a", provider, "/admin"));
+        let filters = access_filters(&mut world, "reviews-v1");
+        assert_eq!(filters.len(), 1, "{provider}");
+        assert!(filters[0].contains("deny-due-to-bad-CUSTOM-action") && filters[0].contains("action: Deny"));
+    }
+}
