@@ -6,6 +6,7 @@ mod ext_authz;
 pub(crate) mod fault;
 pub(crate) mod jwt;
 pub(crate) mod rbac;
+pub(crate) mod tracing;
 
 use policies_xds::hcm::{HttpFilter, http_filter};
 use policies_xds::protobuf::Any;

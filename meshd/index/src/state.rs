@@ -5,6 +5,7 @@ mod mesh_config;
 mod object;
 mod pod;
 mod policy;
+mod reporting;
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet};

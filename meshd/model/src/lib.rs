@@ -6,6 +6,7 @@ pub mod host;
 pub mod mesh;
 pub mod object;
 pub mod protocol;
+pub mod provider;
 pub mod proxy;
 pub mod select;
 pub mod service;
@@ -15,6 +16,7 @@ pub use change::{Change, ChangeKey, ChangeKind};
 pub use mesh::{AuthzBody, AuthzProtocol, AuthzProvider, HostScope, MeshConfig, OutboundPolicy};
 pub use object::{Config, ObjectId, ObjectVersion, Policies};
 pub use protocol::Protocol;
+pub use provider::{Provider, ProviderKind};
 pub use proxy::{Locality, ProxyKey, ProxyKind};
 pub use service::{
     Endpoint, EndpointAddress, Health, Resolution, Service, ServiceKey, ServicePort, TargetPort, Workload,

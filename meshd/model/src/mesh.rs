@@ -9,6 +9,8 @@ use std::time::Duration;
 use policies_api::names;
 use policies_api::peer_authentication::MtlsMode;
 
+use crate::provider::Provider;
+
 /// Mesh-wide options.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeshConfig {
@@ -38,6 +40,18 @@ pub struct MeshConfig {
     pub host_scope: HostScope,
     /// How often DNS clusters resolve without a TTL.
     pub dns_refresh_rate: Duration,
+    /// Identifier of the mesh, empty when it has none.
+    pub mesh_id: String,
+    /// Places for spans and logs, by name.
+    pub providers: Vec<Provider>,
+    /// Providers of spans where no object names one; the first counts.
+    pub default_tracing: Vec<String>,
+    /// Providers of logs where no object names one.
+    pub default_access_logging: Vec<String>,
+    /// Fields of the access log's JSON instead of a text.
+    pub access_log_json: bool,
+    /// Request identifiers say what is sampled also where no provider is named.
+    pub enable_tracing: bool,
     /// Share of traced requests in percent.
     pub trace_sampling: f64,
     /// Namespaces that see services without an annotation; everywhere when empty.
@@ -72,6 +86,14 @@ pub enum HostScope {
 
 // === impl MeshConfig ===
 
+impl MeshConfig {
+    /// A provider by name.
+    #[must_use]
+    pub fn provider(&self, name: &str) -> Option<&Provider> {
+        self.providers.iter().find(|it| it.name == name)
+    }
+}
+
 impl Default for MeshConfig {
     fn default() -> Self {
         Self {
@@ -88,6 +110,12 @@ impl Default for MeshConfig {
             auto_mtls: true,
             host_scope: HostScope::OwnNamespace,
             dns_refresh_rate: Duration::from_secs(60),
+            mesh_id: String::new(),
+            providers: Vec::new(),
+            default_tracing: Vec::new(),
+            default_access_logging: Vec::new(),
+            access_log_json: false,
+            enable_tracing: true,
             trace_sampling: 1.0,
             default_service_export_to: Vec::new(),
             default_virtual_service_export_to: Vec::new(),

@@ -1,4 +1,6 @@
-//! `Telemetry` (telemetry.istio.io): the part of it the mesh acts on, access logging and trace sampling.
+//! `Telemetry` (telemetry.istio.io): access logs, traces and metrics.
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
@@ -18,6 +20,8 @@ pub struct Telemetry {
     pub access_logging: Vec<AccessLogging>,
     /// Traces.
     pub tracing: Vec<Tracing>,
+    /// Metrics.
+    pub metrics: Vec<Metrics>,
 }
 
 /// One entry of `accessLogging`.
@@ -31,6 +35,16 @@ pub struct AccessLogging {
     pub providers: Vec<ProviderRef>,
     /// Turns logs off.
     pub disabled: Option<bool>,
+    /// Which requests are logged.
+    pub filter: Option<LogFilter>,
+}
+
+/// `accessLogging.filter`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct LogFilter {
+    /// A CEL expression over Envoy's attributes.
+    pub expression: String,
 }
 
 /// One entry of `tracing`.
@@ -46,6 +60,87 @@ pub struct Tracing {
     pub random_sampling_percentage: Option<f64>,
     /// Turns spans off.
     pub disable_span_reporting: Option<bool>,
+    /// Istio's own tags are added (default).
+    pub enable_istio_tags: Option<bool>,
+    /// Further tags by name.
+    pub custom_tags: BTreeMap<String, CustomTag>,
+}
+
+/// Where a tag's value comes from: exactly one field.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct CustomTag {
+    /// This text.
+    pub literal: Option<Literal>,
+    /// A variable of the proxy's environment.
+    pub environment: Option<Named>,
+    /// A header of the request.
+    pub header: Option<Named>,
+    /// A text with the command operators of access logs.
+    pub formatter: Option<Literal>,
+}
+
+/// A text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Literal {
+    /// The text.
+    pub value: String,
+}
+
+/// Something by name, with what counts where it is not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Named {
+    /// Its name.
+    pub name: String,
+    /// The value where it is not there.
+    pub default_value: String,
+}
+
+/// One entry of `metrics`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Metrics {
+    /// Who takes them.
+    pub providers: Vec<ProviderRef>,
+    /// Changes of Istio's metrics.
+    pub overrides: Vec<MetricOverride>,
+}
+
+/// A change of metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct MetricOverride {
+    /// Which metrics; all when absent.
+    #[serde(rename = "match")]
+    pub selector: Option<MetricSelector>,
+    /// Turns them off.
+    pub disabled: Option<bool>,
+    /// Changes of labels by name.
+    pub tag_overrides: BTreeMap<String, TagOverride>,
+}
+
+/// Which metrics are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct MetricSelector {
+    /// One of Istio's, such as `REQUEST_COUNT`, or `ALL_METRICS`.
+    pub metric: String,
+    /// One by its own name.
+    pub custom_metric: String,
+    /// Which direction.
+    pub mode: String,
+}
+
+/// A change of a label.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct TagOverride {
+    /// `UPSERT` (default) or `REMOVE`.
+    pub operation: String,
+    /// A CEL expression, for `UPSERT`.
+    pub value: String,
 }
 
 /// `match.mode`.

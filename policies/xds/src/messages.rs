@@ -229,3 +229,27 @@ pub mod previous_hosts {
 pub mod previous_priorities {
     pub use super::envoy::extensions::retry::priority::previous_priorities::v3::*;
 }
+/// Tracing providers.
+pub mod trace {
+    pub use super::envoy::config::trace::v3::*;
+}
+/// Tags of spans.
+pub mod tracing_tag {
+    pub use super::envoy::r#type::tracing::v3::*;
+}
+/// Whose metadata is meant, and keys in it.
+pub mod metadata_kind {
+    pub use super::envoy::r#type::metadata::v3::*;
+}
+/// What OpenTelemetry spans say of their producer.
+pub mod otel_resource {
+    pub use super::envoy::extensions::tracers::opentelemetry::resource_detectors::v3::*;
+}
+/// Samplers of OpenTelemetry.
+pub mod otel_sampler {
+    pub use super::envoy::extensions::tracers::opentelemetry::samplers::v3::*;
+}
+/// The access log filter that evaluates an expression.
+pub mod access_log_cel {
+    pub use super::envoy::extensions::access_loggers::filters::cel::v3::*;
+}

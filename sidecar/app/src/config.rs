@@ -282,6 +282,16 @@ impl Config {
             addresses,
             &self.pod.name,
         )
+        .described(
+            &self.service_cluster(),
+            std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        )
+    }
+
+    /// What the producer of spans is called: the canonical service and its namespace.
+    fn service_cluster(&self) -> String {
+        format!("{}.{}", node::canonical_name(&self.pod, &self.metadata), self.pod.namespace)
     }
 
     /// What discovery needs to know.
@@ -292,11 +302,7 @@ impl Config {
             token: self.token.clone(),
             node: sidecar_xds::Node {
                 id: self.node_id(),
-                cluster: format!(
-                    "{}.{}",
-                    node::canonical_name(&self.pod, &self.metadata),
-                    self.pod.namespace
-                ),
+                cluster: self.service_cluster(),
                 metadata: Value::Object(self.metadata.clone()),
                 locality: sidecar_xds::Locality::default(),
             },

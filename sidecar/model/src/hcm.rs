@@ -4,8 +4,8 @@ pub(crate) mod proto;
 
 use crate::access_log::AccessLog;
 use crate::http_filter::HttpFilter;
-use crate::matcher::Fraction;
 use crate::route::RouteConfig;
+use crate::tracing::Tracing;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,18 +134,6 @@ pub struct Http1Options {
     pub deny_absolute_url: bool,
     /// The case of header names is kept.
     pub preserve_header_case: bool,
-}
-
-/// How a request's trace context is continued and its identifier made.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Tracing {
-    /// Chance that a trace begun here is sampled.
-    pub random_sampling: Fraction,
-    /// Chance that a trace asked for by the client is sampled.
-    pub client_sampling: Fraction,
-    /// Upper bound over both.
-    pub overall_sampling: Fraction,
 }
 
 /// How HTTP connections are served.

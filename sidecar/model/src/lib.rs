@@ -33,6 +33,7 @@ pub mod secret;
 pub mod snapshot;
 pub mod tcp;
 pub mod tls;
+pub mod tracing;
 
 mod convert;
 
@@ -63,6 +64,7 @@ pub use secret::Secret;
 pub use snapshot::{Rejected, Snapshot, SnapshotBuilder};
 pub use tcp::TcpProxy;
 pub use tls::{DownstreamTls, UpstreamTls};
+pub use tracing::Tracing;
 
 #[cfg(test)]
 mod fixtures;

@@ -4,6 +4,7 @@ mod attempt;
 mod callout;
 mod connect;
 mod cors;
+mod export;
 mod ext_authz;
 mod failure;
 mod fault;
@@ -27,6 +28,7 @@ mod router;
 mod still;
 mod stream;
 mod timed;
+mod trace;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -49,6 +51,7 @@ use crate::listen::{Downstream, is_http2, unless_draining};
 use crate::overload::Level;
 use crate::stats::{Event, HttpStats};
 
+pub(crate) use export::{Exported, Exporters};
 use failure::Failure;
 use record::Record;
 use respond::Shape;

@@ -37,6 +37,9 @@ pub struct Node {
     pub hostname: Box<str>,
     pub(crate) metadata: HeaderValue,
     pub(crate) metadata_id: HeaderValue,
+    /// What the producer of its spans is called.
+    pub(crate) cluster: Box<str>,
+    environment: Vec<(Box<str>, Box<str>)>,
 }
 
 impl Node {
@@ -49,7 +52,26 @@ impl Node {
             workload: Arc::new(workload),
             addresses,
             hostname: hostname.into(),
+            cluster: "".into(),
+            environment: Vec::new(),
         }
+    }
+
+    /// The same with the xDS node's cluster, and with variables that configuration may refer to.
+    #[must_use]
+    pub fn described(self, cluster: &str, environment: impl IntoIterator<Item = (String, String)>) -> Self {
+        let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Self { cluster: cluster.into(), environment: environment.collect(), ..self }
+    }
+
+    /// The xDS node's identifier.
+    pub(crate) fn id(&self) -> &str {
+        self.metadata_id.to_str().unwrap_or_default()
+    }
+
+    /// A variable of the process' environment.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
     }
 }
 

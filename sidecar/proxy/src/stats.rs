@@ -36,6 +36,8 @@ pub struct Stats {
     pub rbac_denied: AtomicU64,
     /// Connections without a proper PROXY protocol header where one is asked for.
     pub proxy_protocol_errors: AtomicU64,
+    /// Spans of traces.
+    pub(crate) spans: crate::http::Exported,
     /// Counters of connection managers.
     pub(crate) http: http::Registry,
     /// Verdicts of policies that are only tried, by their kind: those that would allow, those that would deny, others.

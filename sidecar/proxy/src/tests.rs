@@ -19,4 +19,5 @@ mod retries;
 mod rig;
 mod streams;
 mod tokens;
+mod traces;
 mod upstreams;

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::config::ListenerPlan;
+use crate::http::Exporters;
 use crate::overload::Level;
 use crate::pool::Pools;
 use crate::proxy::{Bound, Command, Control, Inherited};
@@ -51,6 +52,7 @@ pub(crate) struct Worker {
     /// Bytes of request bodies that are kept for another attempt.
     pub(crate) kept: Cell<usize>,
     http: Known,
+    pub(crate) exporters: Exporters,
 }
 
 impl Worker {
@@ -67,6 +69,7 @@ impl Worker {
             faults: Cell::new(0),
             kept: Cell::new(0),
             http: Known::default(),
+            exporters: Exporters::default(),
         }
     }
 

@@ -10,13 +10,18 @@ pub mod log;
 pub mod peer;
 pub mod registry;
 pub mod series;
+pub mod span;
 pub mod trace;
 
 mod expose;
 mod hash;
+mod otlp;
+mod wire;
+mod zipkin;
 
 pub use flags::{Flag, Flags};
 pub use labels::{GrpcStatus, HttpKey, Reporter, RequestProtocol, SecurityPolicy, Service, TcpKey, Workload};
 pub use log::{AccessLogger, Entry, LogWriter};
 pub use registry::{Metrics, Worker};
 pub use series::{HttpSeries, TcpSeries};
+pub use span::{Span, SpanKind};

@@ -13,6 +13,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 use http::{HeaderName, HeaderValue};
 
 use crate::labels::Workload;
+use crate::wire::put_bytes;
 
 /// `x-envoy-peer-metadata`
 pub const PEER_METADATA: HeaderName = HeaderName::from_static("x-envoy-peer-metadata");
@@ -109,20 +110,6 @@ impl PeerCache {
 }
 
 // === wire format ===
-
-fn put_varint(out: &mut Vec<u8>, mut value: usize) {
-    while value > 0x7f {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
-    out.push(field << 3 | 2);
-    put_varint(out, bytes.len());
-    out.extend_from_slice(bytes);
-}
 
 /// An entry of a `Struct`'s map.
 fn put_entry(out: &mut Vec<u8>, key: &str, value: &[u8]) {

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use policies_xds::hcm::http_connection_manager::{
-    ForwardClientCertDetails, RouteSpecifier, SetCurrentClientCertDetails, Tracing, UpgradeConfig,
+    ForwardClientCertDetails, RouteSpecifier, SetCurrentClientCertDetails, UpgradeConfig,
 };
 use policies_xds::hcm::{HttpConnectionManager, HttpFilter, Rds};
 use policies_xds::route::RouteConfiguration;
-use policies_xds::{any, listener, types};
+use policies_xds::{any, listener};
 
 use crate::filter::access_log::{self, Side};
-use crate::filter::{self, network};
+use crate::filter::{self, network, tracing};
 use crate::proto::{ads, duration, flag};
 use crate::view::View;
 
@@ -25,7 +25,7 @@ pub(super) fn outbound(view: &View<'_>, route: &str, port: u16) -> listener::Fil
         access_log: access_log::logs(view, Side::Client),
         http_filters: filter::client_side(),
         route_specifier: Some(RouteSpecifier::Rds(by_name(route))),
-        ..base(view)
+        ..base(view, Side::Client)
     };
     network(FILTER, any(&manager))
 }
@@ -45,7 +45,7 @@ pub(super) fn inbound(view: &View<'_>, routes: RouteConfiguration, port: u16) ->
             ..Default::default()
         }),
         route_specifier: Some(RouteSpecifier::RouteConfig(routes)),
-        ..base(view)
+        ..base(view, Side::Server)
     };
     network(FILTER, any(&manager))
 }
@@ -67,7 +67,7 @@ pub(super) fn gateway(view: &View<'_>, route: &str, port: u16) -> listener::Filt
             ..Default::default()
         }),
         route_specifier: Some(RouteSpecifier::Rds(by_name(route))),
-        ..base(view)
+        ..base(view, Side::Client)
     };
     network(FILTER, any(&manager))
 }
@@ -82,7 +82,7 @@ fn by_name(route: &str) -> Rds {
     Rds { config_source: Some(ads()), route_config_name: route.to_owned() }
 }
 
-fn base(view: &View<'_>) -> HttpConnectionManager {
+fn base(view: &View<'_>, side: Side) -> HttpConnectionManager {
     HttpConnectionManager {
         use_remote_address: flag(false),
         generate_request_id: flag(true),
@@ -90,16 +90,7 @@ fn base(view: &View<'_>) -> HttpConnectionManager {
         stream_idle_timeout: Some(duration(Duration::ZERO)),
         normalize_path: flag(true),
         upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
-        tracing: Some(Tracing {
-            client_sampling: Some(types::Percent { value: 100.0 }),
-            random_sampling: Some(types::Percent { value: sampling(view.mesh.trace_sampling) }),
-            overall_sampling: Some(types::Percent { value: 100.0 }),
-            ..Default::default()
-        }),
+        tracing: tracing::tracing(view, side),
         ..Default::default()
     }
-}
-
-fn sampling(percent: f64) -> f64 {
-    if percent.is_nan() { 0.0 } else { percent.clamp(0.0, 100.0) }
 }

@@ -9,7 +9,7 @@ use policies_api::names;
 use policies_api::peer_authentication::MtlsMode;
 use serde_json::Value;
 
-use super::Object;
+use super::{Object, reporting};
 
 /// The options of the object; what is absent or cannot be read keeps its default.
 pub(super) fn read(object: &Object) -> MeshConfig {
@@ -60,6 +60,14 @@ fn options(written: &Value) -> MeshConfig {
     let sampling = written.pointer("/defaultConfig/tracing/sampling").and_then(Value::as_f64);
     mesh.trace_sampling = sampling.unwrap_or(mesh.trace_sampling);
     mesh.authz_providers = providers::read(written);
+    mesh.mesh_id =
+        written.pointer("/defaultConfig/meshId").and_then(Value::as_str).unwrap_or_default().to_owned();
+    mesh.enable_tracing =
+        written.get("enableTracing").and_then(Value::as_bool).unwrap_or(mesh.enable_tracing);
+    mesh.access_log_json = text("accessLogEncoding").as_deref() == Some("JSON");
+    mesh.providers = reporting::read(written);
+    mesh.default_tracing = reporting::defaults(written, "tracing");
+    mesh.default_access_logging = reporting::defaults(written, "accessLogging");
     // Our two exceptions from Istio's defaults, each with a way back.
     mesh.default_mtls = match text("defaultMtlsMode").as_deref() {
         Some("PERMISSIVE") => MtlsMode::Permissive,

@@ -96,6 +96,21 @@ pub(super) fn authorization_policy() -> Schema {
     ])
 }
 
+/// Istio's names of its metrics.
+const METRICS: &[&str] = &[
+    "ALL_METRICS",
+    "REQUEST_COUNT",
+    "REQUEST_DURATION",
+    "REQUEST_SIZE",
+    "RESPONSE_SIZE",
+    "TCP_OPENED_CONNECTIONS",
+    "TCP_CLOSED_CONNECTIONS",
+    "TCP_SENT_BYTES",
+    "TCP_RECEIVED_BYTES",
+    "GRPC_REQUEST_MESSAGES",
+    "GRPC_RESPONSE_MESSAGES",
+];
+
 pub(super) fn telemetry() -> Schema {
     let mode = || object(vec![("mode", one_of(&["CLIENT_AND_SERVER", "CLIENT", "SERVER"]))]);
     let providers = || list(object(vec![("name", text().filled())]).required(&["name"]));
@@ -105,8 +120,17 @@ pub(super) fn telemetry() -> Schema {
         ("match", mode()),
         ("providers", providers()),
     ]);
+    let named = || object(vec![("defaultValue", text()), ("name", text().filled())]).required(&["name"]);
+    let value = || object(vec![("value", text().filled())]).required(&["value"]);
+    let custom_tag = object(vec![
+        ("environment", named()),
+        ("formatter", value()),
+        ("header", named()),
+        ("literal", value()),
+    ])
+    .exclusive(&["environment", "formatter", "header", "literal"]);
     let tracing = object(vec![
-        ("customTags", map(open(vec![]))),
+        ("customTags", map(custom_tag)),
         ("disableContextPropagation", boolean().nullable()),
         ("disableSpanReporting", boolean().nullable()),
         ("enableIstioTags", boolean().nullable()),
@@ -115,8 +139,17 @@ pub(super) fn telemetry() -> Schema {
         ("randomSamplingPercentage", number().between(0.0, 100.0).nullable()),
         ("useRequestIdForTraceSampling", boolean().nullable()),
     ]);
+    let of_metric = object(vec![
+        ("customMetric", text().filled()),
+        ("metric", one_of(METRICS)),
+        ("mode", one_of(&["CLIENT_AND_SERVER", "CLIENT", "SERVER"])),
+    ])
+    .exclusive(&["customMetric", "metric"]);
+    let of_tag = object(vec![("operation", one_of(&["UPSERT", "REMOVE"])), ("value", text())]);
+    let overrides =
+        object(vec![("disabled", boolean().nullable()), ("match", of_metric), ("tagOverrides", map(of_tag))]);
     let metrics = object(vec![
-        ("overrides", list(open(vec![("disabled", boolean().nullable())]))),
+        ("overrides", list(overrides)),
         ("providers", providers()),
         ("reportingInterval", duration()),
     ]);

@@ -1,7 +1,7 @@
 //! `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
 //!
 //! Passed over, since they change neither who is served nor what arrives: user agents, proxy status headers, request
-//! identifier formats, providers of tracing, HTTP/2 flood limits (the codec has its own), flush options of logs.
+//! identifier formats, HTTP/2 flood limits (the codec has its own), flush options of logs.
 
 mod options;
 
@@ -9,7 +9,7 @@ pub(crate) use options::{http1_options, http2_options};
 
 use super::{
     ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HttpConnectionManager, RouteSource,
-    ServerHeader, Tracing, Upgrade,
+    ServerHeader, Upgrade,
 };
 use crate::access_log::proto::access_logs;
 use crate::convert::{
@@ -19,13 +19,13 @@ use crate::convert::{
 use crate::http_filter::proto::http_filter;
 use crate::http_filter::{HttpFilter, HttpFilterKind};
 use crate::invalid::Invalid;
-use crate::matcher::proto::percent_fraction;
 use crate::route::proto::route_config;
+use crate::tracing::proto::tracing;
 use policies_xds::core::HttpProtocolOptions;
 use policies_xds::core::http_protocol_options::HeadersWithUnderscoresAction;
 use policies_xds::core::scheme_header_transformation::Transformation;
 use policies_xds::hcm::http_connection_manager::{
-    self as pb, CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
     ServerHeaderTransformation, StripPortMode,
 };
 use std::sync::Arc;
@@ -183,14 +183,6 @@ fn upgrades(message: &Message) -> Converted<Vec<Upgrade>> {
         refuse("filters", !upgrade.filters.is_empty())?;
         let protocol = not_empty("upgrade_type", &upgrade.upgrade_type)?.to_ascii_lowercase().into();
         Ok(Upgrade { protocol, enabled: flag(&upgrade.enabled, true), terminates: false })
-    })
-}
-
-fn tracing(message: &pb::Tracing) -> Converted<Tracing> {
-    Ok(Tracing {
-        random_sampling: percent_fraction("random_sampling", &message.random_sampling, 100.0)?,
-        client_sampling: percent_fraction("client_sampling", &message.client_sampling, 100.0)?,
-        overall_sampling: percent_fraction("overall_sampling", &message.overall_sampling, 100.0)?,
     })
 }
 

@@ -21,12 +21,14 @@ use sidecar_telemetry::{
 use super::Connection;
 use super::stream::Expired;
 use super::timed::TIMEOUT;
+use super::trace::{End, Trace};
 use crate::config::{ClusterPlan, HcmPlan};
 use crate::listen::Downstream;
 use crate::pool::UpstreamInfo;
 use crate::shared::NodeKind;
 use crate::stats::HttpStats;
 use crate::usage::Permit;
+use crate::worker::Worker;
 
 /// One request.
 pub(super) struct Record {
@@ -68,6 +70,8 @@ pub(super) struct Record {
     /// What filters found out, such as the claims of a token.
     pub(super) metadata: Option<Metadata>,
     pub(super) holds: Holds,
+    /// Its span, when it is sampled.
+    pub(super) trace: Option<Box<Trace>>,
     reported: bool,
 }
 
@@ -139,6 +143,7 @@ impl Record {
             wants_metadata: false,
             metadata: None,
             holds: Holds::default(),
+            trace: None,
             reported: false,
             down,
         })
@@ -204,9 +209,22 @@ impl Record {
         if self.grpc {
             series.record_messages(self.request_messages.get(), self.response_messages.get());
         }
+        if let Some(trace) = self.trace.take() {
+            let (sent, flags) = (outcome.body_bytes, self.flags);
+            trace.end(&End { record: self, duration, received, sent, flags });
+        }
         if !self.loggers.is_empty() {
             self.log(duration, received, outcome.body_bytes);
         }
+    }
+
+    pub(super) fn worker(&self) -> &Rc<Worker> {
+        &self.down.worker
+    }
+
+    /// The version as logs write it.
+    pub(super) fn protocol(&self) -> &'static str {
+        protocol(self.version)
     }
 
     fn downstream_gone(&mut self) {

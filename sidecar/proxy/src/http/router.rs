@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::record::Record;
 use super::respond::{self, Shape};
 use super::stream::Clocks;
-use super::{filters, prepare, reply};
+use super::{filters, prepare, reply, trace};
 use crate::config::{Config, HcmPlan};
 
 /// The route of a request, and the cluster it fell on.
@@ -122,6 +122,7 @@ pub(super) async fn run(
         record.capture_request(&parts.uri, &parts.headers);
         return shape.local(response, record, None).into();
     }
+    record.trace = trace::begin(connection, plan, &mut parts, record);
     let mut chosen = choose(connection, config, plan, &parts, record);
     if let Some(chosen) = &chosen {
         record.route = Some((Arc::clone(&chosen.host), Arc::clone(&chosen.route)));

@@ -77,6 +77,9 @@ pub fn list(shared: &Shared) -> Vec<Stat> {
         ("listener_manager", "total_listeners_active", count(config.listeners.len())),
         ("listener_manager", "workers_started", 1),
         ("access_log", "dropped", shared.log.dropped()),
+        ("tracing", "spans_sent", shared.stats.spans.sent.load(Relaxed)),
+        ("tracing", "spans_dropped", shared.stats.spans.dropped.load(Relaxed)),
+        ("tracing", "spans_failed", shared.stats.spans.failed.load(Relaxed)),
         ("server", "uptime", shared.begun.elapsed().as_secs()),
     ];
     all.extend(plain.map(|(scope, name, value)| Stat::new(scope, "", name, "", value)));

@@ -59,7 +59,8 @@ pub(crate) fn sidecar(account: &str, identity: Rotating, snapshot: Snapshot) -> 
         cluster: "Kubernetes".into(),
     };
     let id = format!("sidecar~127.0.0.1~{account}.default~default.svc.cluster.local");
-    let node = Node::new(NodeKind::Sidecar, &id, workload, Vec::new(), "host");
+    let node = Node::new(NodeKind::Sidecar, &id, workload, Vec::new(), "host")
+        .described(&format!("{account}.default"), []);
     let proxy = Proxy::start(Options {
         workers: 1,
         node,

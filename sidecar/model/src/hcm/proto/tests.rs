@@ -47,7 +47,7 @@ fn what_istio_sends() {
             native("istio.stats", type_url::ISTIO_STATS),
             router(),
         ],
-        tracing: Some(pb::Tracing {
+        tracing: Some(policies_xds::hcm::http_connection_manager::Tracing {
             random_sampling: Some(policies_xds::types::Percent { value: 1.0 }),
             ..Default::default()
         }),
