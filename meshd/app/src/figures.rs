@@ -137,6 +137,14 @@ impl Collector for Live {
         let mut metric =
             encoder.encode_descriptor("istio_build", "Component and version", None, MetricType::Gauge)?;
         ConstGauge::new(1_i64).encode(metric.encode_family(&build)?)?;
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        let mut metric = encoder.encode_descriptor(
+            "pilot_info",
+            "Pilot version and build information",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(1_i64).encode(metric.encode_family(&version)?)?;
         let (services, version) = self
             .publisher
             .current()
@@ -234,6 +242,7 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }
         assert!(text.contains("istio_build{component=\"pilot\",tag=\""));
+        assert!(text.contains("pilot_info{version=\""));
         for name in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"] {
             let value = text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<f64>().ok());
             assert!(value.is_some_and(|v| v >= 0.0), "{name} is missing in\n{text}");

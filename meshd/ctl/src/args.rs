@@ -5,8 +5,15 @@ use crate::{
     place::Place,
     up::Up,
     verbs::{
-        apply::Apply, canary::Canary, delete::Delete, describe::Describe, fault, get::Get, image, proxy,
+        apply::Apply,
+        canary::Canary,
+        delete::Delete,
+        describe::Describe,
+        fault,
+        get::Get,
+        image, proxy,
         stat::Stat,
+        tap::{Tap, Why},
     },
 };
 use clap::{Parser, Subcommand};
@@ -83,6 +90,13 @@ pub enum Verb {
     Proxy(proxy::Command),
     /// Show live traffic by workload: success, requests a second, latency, mutual TLS.
     Stat(Stat),
+    /// Show requests of one proxy as they end, without secrets.
+    #[command(
+        after_help = "Examples:\n  meshctl tap deploy/productpage-v1 --path /reviews\n  meshctl tap deploy/reviews-v1 --failed -o json"
+    )]
+    Tap(Tap),
+    /// Explain why a request failed: hop, cause, hint, from every proxy that it passed.
+    Why(Why),
     /// Shift traffic between versions of a service.
     #[command(
         after_help = "Examples:\n  meshctl canary reviews v3 --to 10\n  meshctl canary reviews v3 --to 100"

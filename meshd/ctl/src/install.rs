@@ -7,19 +7,24 @@ use crate::{
 };
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Namespace, Pod},
+    core::v1::{ConfigMap, Namespace, Pod},
 };
 use kube::{
     Api, ResourceExt,
     api::{ListParams, Patch, PatchParams},
     runtime::{WatchStreamExt, watcher},
 };
-use policies_api::{Kind, names::ROOT_NAMESPACE};
+use policies_api::{
+    Kind,
+    names::{MESH_CONFIG_MAP, ROOT_NAMESPACE},
+};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 const MESHD: &str = include_str!("../manifests/meshd.yaml");
 const GATEWAY: &str = include_str!("../manifests/ingressgateway.yaml");
+/// Where requests are logged: in a demo people want to see them.
+const DEMO_MESH: &str = include_str!("../manifests/demo-mesh.yaml");
 const TRAFFIC: &str = include_str!("../manifests/traffic.yaml");
 const BOOKINFO: &str = include_str!("../../../policies/samples/bookinfo/bookinfo.yaml");
 const BOOKINFO_POLICIES: [&str; 2] = [
@@ -45,6 +50,13 @@ pub struct Count {
     pub objects: usize,
     /// New or different.
     pub changed: usize,
+}
+
+impl Count {
+    fn add(&mut self, more: Self) {
+        self.objects += more.objects;
+        self.changed += more.changed;
+    }
 }
 
 /// The policy kinds: without them nothing else can be applied.
@@ -79,10 +91,15 @@ pub async fn demo(cluster: &Cluster, images: &Images, note: &Note) -> Outcome<Co
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
     let label = json!({"metadata": {"labels": {"istio-injection": "enabled"}}});
     namespaces.patch("default", &PatchParams::default(), &Patch::Merge(&label)).await?;
-    let mut count = documents(cluster, BOOKINFO, images, note).await?;
+    let mut count = Count::default();
+    let settings: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), ROOT_NAMESPACE);
+    // Settings that somebody made stay as they are.
+    if settings.get_opt(MESH_CONFIG_MAP).await?.is_none() {
+        count.add(documents(cluster, DEMO_MESH, images, note).await?);
+    }
+    count.add(documents(cluster, BOOKINFO, images, note).await?);
     for text in BOOKINFO_POLICIES {
-        let more = documents(cluster, text, images, note).await?;
-        count = Count { objects: count.objects + more.objects, changed: count.changed + more.changed };
+        count.add(documents(cluster, text, images, note).await?);
     }
     for name in ["productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3"] {
         available(cluster, "default", name, note).await?;

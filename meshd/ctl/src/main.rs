@@ -64,6 +64,8 @@ async fn run(args: Args) -> Outcome {
         Verb::Get(get) => verbs::get::run(place, get).await,
         Verb::Delete(delete) => verbs::delete::run(place, delete).await,
         Verb::Describe(describe) => verbs::describe::run(place, describe).await,
+        Verb::Tap(tap) => verbs::tap::tap(place, tap).await,
+        Verb::Why(why) => verbs::tap::why(place, why).await,
         Verb::Proxy(command) => verbs::proxy::run(place, command).await,
         Verb::Stat(stat) => verbs::stat::run(place, stat).await,
         Verb::Canary(canary) => verbs::canary::run(place, canary).await,

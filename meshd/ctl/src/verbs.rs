@@ -11,4 +11,5 @@ pub mod life;
 pub mod proxy;
 pub mod stat;
 pub mod status;
+pub mod tap;
 pub mod version;

@@ -5,6 +5,7 @@
 mod dump;
 mod process;
 mod query;
+mod tap;
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::merge;
 use query::Query;
 
 /// What may be asked for. `POST` is for what changes something.
-const PATHS: [(&str, &str, &str); 20] = [
+const PATHS: [(&str, &str, &str); 22] = [
     ("GET", "/certs", "certificates in use"),
     ("GET", "/clusters", "endpoints with health and load; ?format=json"),
     ("GET", "/config_dump", "the configuration in force; ?include_eds, ?resource=, ?name_regex="),
@@ -41,6 +42,12 @@ const PATHS: [(&str, &str, &str); 20] = [
     ("GET", "/server_info", "version, state, node"),
     ("GET", "/stats", "counters and gauges; ?format=json|prometheus, ?filter=regex, ?usedonly"),
     ("GET", "/stats/prometheus", "Istio's metrics and Envoy's counters"),
+    (
+        "GET",
+        "/tap",
+        "requests as they end, without secrets; ?id=, ?path=, ?method=, ?status=, ?failed, ?max=",
+    ),
+    ("GET", "/failures", "the last requests that failed, and why; ?request_id="),
     ("POST", "/stats/flush", "nothing: numbers are always current"),
 ];
 
@@ -57,7 +64,7 @@ type Answer = Response<Full<Bytes>>;
 
 impl Admin {
     /// Answers a request.
-    pub(crate) fn answer(&self, request: &Request<Incoming>) -> Answer {
+    pub(crate) async fn answer(&self, request: &Request<Incoming>) -> Answer {
         let path = request.uri().path();
         let query = match Query::parse(request.uri().query().unwrap_or_default()) {
             Ok(query) => query,
@@ -71,7 +78,11 @@ impl Admin {
         if !posted && known.is_some_and(|(method, ..)| *method == "POST") {
             return not_allowed("POST");
         }
-        let answer = if posted { self.change(path, &query) } else { self.show(path, &query) };
+        let answer = match path {
+            "/tap" => self.tap(&query).await,
+            _ if posted => self.change(path, &query),
+            _ => self.show(path, &query),
+        };
         answer.unwrap_or_else(|why| text(StatusCode::BAD_REQUEST, format!("{why}\n")))
     }
 
@@ -108,6 +119,7 @@ impl Admin {
             "/stats/prometheus" => merge::response(merge::own(&self.life)),
             "/certs" => pretty(&dump::certs(&self.life.status.view())),
             "/logging" => self.logging(),
+            "/failures" => pretty(&json!({ "failures": shared.tap.failures(query.get("request_id")) })),
             "/memory" => pretty(&process::memory()),
             "/server_info" => pretty(&self.server_info()),
             "/hot_restart_version" => text(StatusCode::OK, "disabled\n"),

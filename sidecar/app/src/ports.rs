@@ -68,8 +68,8 @@ pub(crate) fn serve(
         (
             "admin",
             handler(move |request| {
-                let answer = admin.answer(&request);
-                async move { answer }
+                let admin = Arc::clone(&admin);
+                async move { admin.answer(&request).await }
             }),
         ),
         (

@@ -2,6 +2,7 @@
 
 pub(crate) mod proto;
 
+use crate::cel::Expression;
 use crate::matcher::{Fraction, HeaderMatch};
 use serde::Serialize;
 use std::sync::Arc;
@@ -27,8 +28,8 @@ pub enum LogFormat {
     Default,
     /// A text with command operators, its newline included.
     Text(Arc<str>),
-    /// A JSON object: keys in order, and values with command operators.
-    Json(Arc<[(Box<str>, Box<str>)]>),
+    /// A JSON object; texts in it have command operators.
+    Json(Arc<serde_json::Map<String, serde_json::Value>>),
 }
 
 /// A comparison of a number.
@@ -41,6 +42,8 @@ pub enum Comparison {
     AtLeast(u32),
     /// At most.
     AtMost(u32),
+    /// Another.
+    NotEqual(u32),
 }
 
 /// Which requests are logged.
@@ -68,6 +71,8 @@ pub enum LogFilter {
     And(Vec<LogFilter>),
     /// Any of these.
     Or(Vec<LogFilter>),
+    /// Those of which this is true.
+    Expression(Expression),
     /// Health checks are not logged.
     NotHealthCheck,
 }
@@ -80,6 +85,8 @@ pub struct AccessLog {
     pub sink: LogSink,
     /// What.
     pub format: LogFormat,
+    /// Values that are not there are left out: of text as nothing instead of `-`, of JSON with their key.
+    pub omit_empty_values: bool,
     /// Which requests; `None`: all.
     pub filter: Option<LogFilter>,
 }
@@ -93,6 +100,7 @@ impl Comparison {
             Self::Equal(bound) => value == bound,
             Self::AtLeast(bound) => value >= bound,
             Self::AtMost(bound) => value <= bound,
+            Self::NotEqual(bound) => value != bound,
         }
     }
 }

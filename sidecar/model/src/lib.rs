@@ -7,6 +7,7 @@
 
 pub mod access_log;
 pub mod address;
+pub mod cel;
 pub mod cluster;
 pub mod cors;
 pub mod dump;

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use base_tls::Rotating;
 use http::HeaderValue;
 use sidecar_telemetry::log::LogWriter;
+use sidecar_telemetry::tap::Tap;
 use sidecar_telemetry::{Metrics, Workload, peer};
 
 use crate::config::Config;
@@ -90,6 +91,8 @@ pub struct Shared {
     pub log: LogWriter,
     /// Counters of listeners and workers.
     pub stats: Stats,
+    /// Who watches requests, and what failed.
+    pub tap: Tap,
     /// What is given up for want of memory.
     pub overload: Overload,
     pub(crate) begun: Instant,
@@ -105,6 +108,7 @@ impl Shared {
             metrics,
             log,
             stats: Stats::default(),
+            tap: Tap::default(),
             overload: Overload::default(),
             begun: Instant::now(),
             next_connection: AtomicU64::new(1),

@@ -18,6 +18,7 @@ mod proxy_protocol;
 mod retries;
 mod rig;
 mod streams;
+mod taps;
 mod tokens;
 mod traces;
 mod upstreams;

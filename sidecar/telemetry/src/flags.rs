@@ -100,6 +100,11 @@ impl Flags {
         Flag::ALL.iter().copied().filter(move |flag| self.contains(*flag))
     }
 
+    /// The set as Envoy numbers it: the first flag is bit 0.
+    pub fn bits(self) -> u64 {
+        self.0.into()
+    }
+
     /// The long names, separated by commas.
     pub fn long(self) -> String {
         if self.is_empty() {

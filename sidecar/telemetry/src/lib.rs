@@ -3,6 +3,7 @@
 //! Counters belong to one worker and are written without a lock or a read-modify-write; a scrape adds the workers up. The number of
 //! series is bounded, whatever clients send. The crate knows nothing of routing.
 
+pub mod cause;
 pub mod flags;
 pub mod histogram;
 pub mod labels;
@@ -11,6 +12,7 @@ pub mod peer;
 pub mod registry;
 pub mod series;
 pub mod span;
+pub mod tap;
 pub mod trace;
 
 mod expose;

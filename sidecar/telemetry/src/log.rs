@@ -1,5 +1,6 @@
 //! Access logs in Envoy's formats.
 
+mod cel;
 mod entry;
 mod filter;
 mod format;
@@ -14,8 +15,11 @@ pub use writer::LogWriter;
 use std::sync::Arc;
 
 use http::HeaderName;
+use serde_json::Value;
 use sidecar_model::AccessLog;
 use sidecar_model::access_log::{LogFilter, LogFormat, LogSink};
+
+use crate::cause;
 
 /// What Istio logs by default.
 pub const ISTIO_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% \
@@ -34,13 +38,23 @@ pub const ENVOY_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORI
 pub struct AccessLogger {
     sink: LogSink,
     line: Line,
+    omit_empty: bool,
     filter: Option<LogFilter>,
 }
 
 #[derive(Debug)]
 enum Line {
     Text(Format),
-    Json(Vec<(Box<str>, Format)>),
+    Json(Template),
+}
+
+/// JSON with formats in place of its texts.
+#[derive(Debug)]
+enum Template {
+    Format(Format),
+    Plain(Value),
+    Object(Vec<(Box<str>, Template)>),
+    List(Vec<Template>),
 }
 
 impl AccessLogger {
@@ -49,25 +63,25 @@ impl AccessLogger {
         let line = match &config.format {
             LogFormat::Default => Line::Text(Format::lenient(ENVOY_FORMAT)),
             LogFormat::Text(text) => Line::Text(Format::lenient(text)),
-            LogFormat::Json(fields) => {
-                Line::Json(fields.iter().map(|(key, text)| (key.clone(), Format::lenient(text))).collect())
-            }
+            LogFormat::Json(fields) => Line::Json(Template::object(fields)),
         };
-        Self { sink: config.sink.clone(), line, filter: config.filter.clone() }
+        Self {
+            sink: config.sink.clone(),
+            line,
+            omit_empty: config.omit_empty_values,
+            filter: config.filter.clone(),
+        }
     }
 
     /// Headers of requests and of responses that an entry must have captured.
     pub fn headers(&self) -> (Vec<HeaderName>, Vec<HeaderName>) {
         let (mut request, mut response) = (Vec::new(), Vec::new());
-        let formats: Vec<&Format> = match &self.line {
-            Line::Text(format) => vec![format],
-            Line::Json(fields) => fields.iter().map(|(_, format)| format).collect(),
-        };
-        for format in formats {
-            format.headers(&mut request, &mut response);
+        match &self.line {
+            Line::Text(format) => format.headers(&mut request, &mut response),
+            Line::Json(template) => template.headers(&mut request, &mut response),
         }
         if let Some(filter) = &self.filter {
-            filter::headers(filter, &mut request);
+            filter::headers(filter, &mut request, &mut response);
         }
         (request, response)
     }
@@ -80,24 +94,62 @@ impl AccessLogger {
         let mut line = String::with_capacity(512);
         match &self.line {
             Line::Text(format) => {
-                format.write(entry, &mut line);
+                format.write_or(entry, if self.omit_empty { "" } else { "-" }, &mut line);
                 if !line.ends_with('\n') {
                     line.push('\n');
                 }
             }
-            Line::Json(fields) => json(fields, entry, &mut line),
+            Line::Json(template) => json(template, entry, self.omit_empty, &mut line),
         }
         writer.write(&self.sink, line);
     }
 }
 
-fn json(fields: &[(Box<str>, Format)], entry: &Entry<'_>, line: &mut String) {
-    let mut object = serde_json::Map::with_capacity(fields.len());
-    for (key, format) in fields {
-        object.insert(key.to_string(), format.json(entry));
+/// The object; that of a failed request also says why it failed.
+fn json(template: &Template, entry: &Entry<'_>, omit_empty: bool, line: &mut String) {
+    let mut value = template.fill(entry, omit_empty);
+    if let (Some(cause), Value::Object(fields)) = (cause::of(entry), &mut value) {
+        fields.insert("failure".to_owned(), serde_json::to_value(cause).unwrap_or_default());
     }
-    line.push_str(&serde_json::Value::Object(object).to_string());
+    line.push_str(&value.to_string());
     line.push('\n');
+}
+
+impl Template {
+    fn object(fields: &serde_json::Map<String, Value>) -> Self {
+        Self::Object(fields.iter().map(|(key, value)| (key.as_str().into(), Self::new(value))).collect())
+    }
+
+    fn new(value: &Value) -> Self {
+        match value {
+            Value::String(text) => Self::Format(Format::lenient(text)),
+            Value::Object(fields) => Self::object(fields),
+            Value::Array(items) => Self::List(items.iter().map(Self::new).collect()),
+            plain => Self::Plain(plain.clone()),
+        }
+    }
+
+    fn fill(&self, entry: &Entry<'_>, omit_empty: bool) -> Value {
+        match self {
+            Self::Format(format) => format.json(entry),
+            Self::Plain(value) => value.clone(),
+            Self::List(items) => items.iter().map(|item| item.fill(entry, omit_empty)).collect(),
+            Self::Object(fields) => {
+                let filled =
+                    fields.iter().map(|(key, field)| (key.to_string(), field.fill(entry, omit_empty)));
+                Value::Object(filled.filter(|(_, value)| !(omit_empty && value.is_null())).collect())
+            }
+        }
+    }
+
+    fn headers(&self, request: &mut Vec<HeaderName>, response: &mut Vec<HeaderName>) {
+        match self {
+            Self::Format(format) => format.headers(request, response),
+            Self::Plain(_) => {}
+            Self::List(items) => items.iter().for_each(|item| item.headers(request, response)),
+            Self::Object(fields) => fields.iter().for_each(|(_, field)| field.headers(request, response)),
+        }
+    }
 }
 
 /// The loggers of one configuration, and the headers they need.

@@ -6,3 +6,4 @@ mod gateway;
 mod routing;
 mod scopes;
 mod security;
+mod telemetry;

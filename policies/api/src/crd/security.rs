@@ -1,7 +1,7 @@
 //! Schemas of the security kinds and of `Telemetry`.
 
 use super::{duration, string_map, strings};
-use crate::schema::{Schema, boolean, list, map, number, object, one_of, open, text};
+use crate::schema::{Schema, boolean, list, map, number, object, one_of, text};
 
 /// `selector` by labels.
 pub(super) fn selector() -> Schema {

@@ -97,8 +97,8 @@ pub(super) async fn forward(
     match outcome {
         Ok(answer) => answer,
         Err(failure) => {
-            record.capture_request(&parts.uri, &parts.headers);
             let mut response = reply::failed(&failure, record);
+            record.capture_request(&parts.uri, &parts.headers);
             if cx.chosen.host.include_attempt_count_in_response && record.attempts > 0 {
                 response.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(record.attempts));
             }
@@ -446,6 +446,10 @@ impl Exchange<'_> {
         let Got { mut response, info } = got;
         record.upstream = Some(info);
         record.details = "via_upstream".into();
+        if response.status().is_server_error() {
+            // Remembered failures say which path it was, also where nobody logs.
+            record.path = self.parts.uri.clone();
+        }
         if let Some(body) = self.body.as_ref().filter(|_| !mirror::wanted(self.cx)) {
             body.release();
         }

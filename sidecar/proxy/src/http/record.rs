@@ -5,9 +5,10 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
+use serde_json::{Map, Value};
 use sidecar_balance::HostState;
 use sidecar_http::{Abort, Body, BodyError, ByteCount, Finish, Outcome, ParseError};
 use sidecar_model::listener::Direction;
@@ -15,7 +16,7 @@ use sidecar_model::{Metadata, Route, VirtualHost};
 use sidecar_telemetry::log::{Captured, Loggers};
 use sidecar_telemetry::{
     Entry, Flag, Flags, GrpcStatus, HttpKey, Reporter, RequestProtocol, SecurityPolicy, Service, Workload,
-    labels, trace,
+    labels, tap, trace,
 };
 
 use super::Connection;
@@ -72,6 +73,9 @@ pub(super) struct Record {
     pub(super) holds: Holds,
     /// Its span, when it is sampled.
     pub(super) trace: Option<Box<Trace>>,
+    request_id: RequestId,
+    /// Headers of both messages, when somebody watches.
+    watched: Option<Box<[Map<String, Value>; 2]>>,
     reported: bool,
 }
 
@@ -144,6 +148,8 @@ impl Record {
             metadata: None,
             holds: Holds::default(),
             trace: None,
+            request_id: RequestId::NONE,
+            watched: None,
             reported: false,
             down,
         })
@@ -160,10 +166,18 @@ impl Record {
 
     /// Keeps what logs will ask of the request, as it is forwarded.
     pub(super) fn capture_request(&mut self, path: &Uri, headers: &HeaderMap) {
+        self.request_id = RequestId::of(headers);
+        let watched = self.down.worker.shared.tap.is_on();
+        if watched {
+            self.watched = Some(Box::new([tap::shown(headers), Map::new()]));
+        }
+        // What has failed already is remembered whether or not anybody logs.
+        if watched || !self.flags.is_empty() || !self.loggers.is_empty() {
+            self.path = path.clone();
+        }
         if self.loggers.is_empty() {
             return;
         }
-        self.path = path.clone();
         self.request = Captured::new(&self.loggers.request_headers, headers);
         self.trace_id = trace::trace_id(headers).map(Into::into);
     }
@@ -171,6 +185,9 @@ impl Record {
     /// The response's head is there.
     pub(super) fn capture_response(&mut self, code: u16, headers: &HeaderMap) {
         self.code = code;
+        if let Some(watched) = &mut self.watched {
+            watched[1] = tap::shown(headers);
+        }
         if !self.loggers.is_empty() {
             self.first_byte = Some(Instant::now());
             self.response = Captured::new(&self.loggers.response_headers, headers);
@@ -216,15 +233,25 @@ impl Record {
         if !self.loggers.is_empty() {
             self.log(duration, received, outcome.body_bytes);
         }
+        let failed = self.code == 0 || self.code >= 400 || !self.flags.is_empty();
+        if failed || self.down.worker.shared.tap.is_on() {
+            self.show(duration, received, outcome.body_bytes);
+        }
+    }
+
+    /// Tells watchers, and remembers failures.
+    fn show(&mut self, duration: Duration, received: u64, sent: u64) {
+        let watched = self.watched.take().map(|watched| *watched);
+        let none = HeaderMap::new();
+        let mut entry = Entry::new(&none);
+        self.fill(&mut entry);
+        entry.start = SystemTime::now() - duration;
+        (entry.duration, entry.bytes_received, entry.bytes_sent) = (duration, received, sent);
+        self.down.worker.shared.tap.ended(&entry, self.request_id.as_str(), watched);
     }
 
     pub(super) fn worker(&self) -> &Rc<Worker> {
         &self.down.worker
-    }
-
-    /// The version as logs write it.
-    pub(super) fn protocol(&self) -> &'static str {
-        protocol(self.version)
     }
 
     fn downstream_gone(&mut self) {
@@ -280,7 +307,7 @@ impl Record {
         }
     }
 
-    fn log(&self, duration: std::time::Duration, received: u64, sent: u64) {
+    fn log(&self, duration: Duration, received: u64, sent: u64) {
         let none = HeaderMap::new();
         let mut entry = Entry::new(&none);
         self.fill(&mut entry);
@@ -314,6 +341,9 @@ impl Record {
         entry.details = &self.details;
         entry.transport_failure = &self.transport_failure;
         entry.upstream_host = self.host;
+        entry.upstream_peer_uri = self.upstream.as_ref().map_or("", |info| &info.principal);
+        entry.metadata = self.metadata.as_ref();
+        entry.cluster_metadata = self.cluster.as_ref().map(|plan| &plan.cluster.metadata);
         entry.upstream_local = self.upstream.as_ref().and_then(|info| info.local);
         entry.upstream_cluster = match (&self.cluster, &self.missing_cluster) {
             (Some(plan), _) => &plan.cluster.name,
@@ -331,12 +361,37 @@ impl Record {
         if let Some((host, route)) = &self.route {
             entry.route = &route.name;
             entry.virtual_host = &host.name;
+            entry.route_metadata = Some(&route.metadata);
         }
         if let Some(tls) = &down.tls {
             entry.tls_version = tls.version;
             entry.peer_uri = &tls.principal;
             entry.peer_subject = tls.peer.as_ref().map_or("", |peer| &peer.subject);
         }
+    }
+}
+
+/// A request's identifier, as long as Envoy makes it; kept without an allocation.
+struct RequestId {
+    bytes: [u8; 36],
+    length: usize,
+}
+
+impl RequestId {
+    const NONE: Self = Self { bytes: [0; 36], length: 0 };
+
+    fn of(headers: &HeaderMap) -> Self {
+        let mut id = Self::NONE;
+        let fits = |value: &&HeaderValue| value.len() <= id.bytes.len();
+        if let Some(value) = headers.get(trace::REQUEST_ID).filter(fits) {
+            id.length = value.len();
+            id.bytes[..id.length].copy_from_slice(value.as_bytes());
+        }
+        id
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
 }
 

@@ -273,6 +273,7 @@ pub(crate) fn log(path: &std::path::Path, format: &str) -> AccessLog {
     AccessLog {
         sink: LogSink::File(path.to_str().unwrap().into()),
         format: LogFormat::Text(format.into()),
+        omit_empty_values: false,
         filter: None,
     }
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use sidecar_model::Metadata;
+
 use crate::flags::Flags;
 
 /// Headers by name.
@@ -108,6 +110,14 @@ pub struct Entry<'a> {
     pub local_uri: &'a str,
     /// TLS version of the client's connection; empty: plain text.
     pub tls_version: &'a str,
+    /// URI of the endpoint's certificate; empty: none.
+    pub upstream_peer_uri: &'a str,
+    /// What filters found out about the request.
+    pub metadata: Option<&'a Metadata>,
+    /// The route's metadata.
+    pub route_metadata: Option<&'a Metadata>,
+    /// The cluster's metadata.
+    pub cluster_metadata: Option<&'a Metadata>,
     /// Trace; empty: none.
     pub trace_id: &'a str,
     /// Identifier of the client's connection.
@@ -154,6 +164,10 @@ impl<'a> Entry<'a> {
             peer_subject: "",
             local_uri: "",
             tls_version: "",
+            upstream_peer_uri: "",
+            metadata: None,
+            route_metadata: None,
+            cluster_metadata: None,
             trace_id: "",
             connection_id: 0,
             hostname: "",

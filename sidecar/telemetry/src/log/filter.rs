@@ -6,6 +6,7 @@ use http::HeaderName;
 use sidecar_model::HeaderKey;
 use sidecar_model::access_log::LogFilter;
 
+use super::cel;
 use super::entry::Entry;
 
 /// Whether the filter lets the entry through. `random` is spread over all of `u64`.
@@ -26,6 +27,7 @@ pub(crate) fn passes(filter: &LogFilter, entry: &Entry<'_>, random: u64) -> bool
         LogFilter::Random(fraction) => fraction.hit(random),
         LogFilter::And(all) => all.iter().all(|one| passes(one, entry, random)),
         LogFilter::Or(any) => any.iter().any(|one| passes(one, entry, random)),
+        LogFilter::Expression(expression) => cel::holds(expression, entry),
         LogFilter::NotHealthCheck => true,
     }
 }
@@ -42,8 +44,8 @@ fn header<'a>(entry: &'a Entry<'_>, key: &HeaderKey) -> Option<Cow<'a, str>> {
     }
 }
 
-/// Request headers that the filter looks at.
-pub(crate) fn headers(filter: &LogFilter, names: &mut Vec<HeaderName>) {
+/// Headers of requests and of responses that the filter looks at.
+pub(crate) fn headers(filter: &LogFilter, names: &mut Vec<HeaderName>, response: &mut Vec<HeaderName>) {
     match filter {
         LogFilter::Header(matcher) => {
             if let HeaderKey::Name(name) = &matcher.key {
@@ -51,8 +53,9 @@ pub(crate) fn headers(filter: &LogFilter, names: &mut Vec<HeaderName>) {
             }
         }
         LogFilter::And(filters) | LogFilter::Or(filters) => {
-            filters.iter().for_each(|one| headers(one, names))
+            filters.iter().for_each(|one| headers(one, names, response))
         }
+        LogFilter::Expression(expression) => cel::headers(expression, names, response),
         _ => {}
     }
 }

@@ -136,7 +136,10 @@ impl Format {
         };
         for piece in &self.pieces {
             match piece {
-                Piece::Operator(Operator::Request(main, other), _) => {
+                Piece::Operator(
+                    Operator::Request(main, other) | Operator::RequestWithoutQuery(main, other),
+                    _,
+                ) => {
                     add(main, request);
                     other.iter().for_each(|field| add(field, request));
                 }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use http::HeaderName;
 
+use sidecar_model::tracing::MetadataOf;
+
 use super::entry::{Entry, HeaderLookup};
 
 /// One operator, its arguments parsed.
@@ -14,8 +16,12 @@ pub enum Operator {
     Request(Field, Option<Field>),
     /// A header of the response, else another one.
     Response(Field, Option<Field>),
+    /// A header of the request without what follows a question mark, else another one.
+    RequestWithoutQuery(Field, Option<Field>),
     /// A trailer of the response.
     Trailer(Field),
+    /// Metadata of the request, the route or the cluster: namespace, then keys.
+    Metadata(MetadataOf, Vec<Box<str>>),
     /// When it began; with a format.
     StartTime(Option<Box<str>>),
     /// A fact of the entry.
@@ -101,6 +107,7 @@ facts! {
     PeerUri "DOWNSTREAM_PEER_URI_SAN",
     PeerSubject "DOWNSTREAM_PEER_SUBJECT",
     LocalUri "DOWNSTREAM_LOCAL_URI_SAN",
+    UpstreamPeerUri "UPSTREAM_PEER_URI_SAN",
     TlsVersion "DOWNSTREAM_TLS_VERSION",
     TraceId "TRACE_ID",
     ConnectionId "CONNECTION_ID",
@@ -139,17 +146,28 @@ impl Operator {
         match (name, arguments) {
             ("REQ", Some(arguments)) => fields(arguments).map(|(main, other)| Self::Request(main, other)),
             ("RESP", Some(arguments)) => fields(arguments).map(|(main, other)| Self::Response(main, other)),
+            ("REQ_WITHOUT_QUERY", Some(arguments)) => {
+                fields(arguments).map(|(main, other)| Self::RequestWithoutQuery(main, other))
+            }
+            ("DYNAMIC_METADATA", Some(path)) => Some(Self::Metadata(MetadataOf::Request, keys(path))),
+            ("CLUSTER_METADATA", Some(path)) => Some(Self::Metadata(MetadataOf::Cluster, keys(path))),
+            ("METADATA", Some(arguments)) => match arguments.split_once(':')? {
+                ("DYNAMIC", path) => Some(Self::Metadata(MetadataOf::Request, keys(path))),
+                ("ROUTE", path) => Some(Self::Metadata(MetadataOf::Route, keys(path))),
+                ("CLUSTER", path) => Some(Self::Metadata(MetadataOf::Cluster, keys(path))),
+                _ => Some(Self::Nothing),
+            },
+            ("STREAM_ID" | "UNIQUE_ID", None) => {
+                Some(Self::Request(Field::Name(crate::trace::REQUEST_ID), None))
+            }
             ("TRAILER", Some(arguments)) => Field::parse(arguments).map(Self::Trailer),
             ("START_TIME", arguments) => Some(Self::StartTime(arguments.map(Into::into))),
             ("GRPC_STATUS", Some("NUMBER")) => Some(Self::Fact(Fact::GrpcStatusNumber)),
             (
-                "DYNAMIC_METADATA"
-                | "CLUSTER_METADATA"
-                | "UPSTREAM_METADATA"
+                "UPSTREAM_METADATA"
                 | "FILTER_STATE"
                 | "UPSTREAM_FILTER_STATE"
                 | "ENVIRONMENT"
-                | "METADATA"
                 | "CEL"
                 | "VIRTUAL_CLUSTER_NAME"
                 | "DOWNSTREAM_TRANSPORT_FAILURE_REASON"
@@ -157,11 +175,8 @@ impl Operator {
                 | "DOWNSTREAM_TLS_SESSION_ID"
                 | "DOWNSTREAM_PEER_CERT"
                 | "UPSTREAM_TLS_VERSION"
-                | "UPSTREAM_PEER_URI_SAN"
                 | "UPSTREAM_PEER_SUBJECT"
-                | "UPSTREAM_CONNECTION_ID"
-                | "STREAM_ID"
-                | "UNIQUE_ID",
+                | "UPSTREAM_CONNECTION_ID",
                 _,
             ) => Some(Self::Nothing),
             _ => Fact::parse(name).map(Self::Fact),
@@ -181,6 +196,16 @@ impl Operator {
                 main.write(entry, entry.response, out)
                     || other.as_ref().is_some_and(|other| other.write(entry, entry.response, out))
             }
+            Self::RequestWithoutQuery(main, other) => {
+                let start = out.len();
+                let found = main.write(entry, entry.request, out)
+                    || other.as_ref().is_some_and(|other| other.write(entry, entry.request, out));
+                if let Some(query) = out[start..].find('?') {
+                    out.truncate(start + query);
+                }
+                found
+            }
+            Self::Metadata(of, path) => metadata(*of, path, entry, out),
             Self::Trailer(field) => field.write(entry, entry.trailers, out),
             Self::Fact(fact) => fact.write(entry, out),
         }
@@ -284,11 +309,31 @@ impl Fact {
             Self::PeerUri => text(entry.peer_uri, out),
             Self::PeerSubject => text(entry.peer_subject, out),
             Self::LocalUri => text(entry.local_uri, out),
+            Self::UpstreamPeerUri => text(entry.upstream_peer_uri, out),
             Self::TlsVersion => text(entry.tls_version, out),
             Self::TraceId => text(entry.trace_id, out),
             Self::ConnectionId => number(entry.connection_id, out),
             Self::Hostname => text(entry.hostname, out),
         }
+    }
+}
+
+/// A namespace and keys, separated by colons.
+fn keys(path: &str) -> Vec<Box<str>> {
+    path.split(':').map(Into::into).collect()
+}
+
+fn metadata(of: MetadataOf, path: &[Box<str>], entry: &Entry<'_>, out: &mut String) -> bool {
+    let all = match of {
+        MetadataOf::Request => entry.metadata,
+        MetadataOf::Route => entry.route_metadata,
+        MetadataOf::Cluster => entry.cluster_metadata,
+    };
+    let Some((namespace, keys)) = path.split_first() else { return false };
+    match all.and_then(|all| all.find(namespace, keys.iter().map(|key| &**key))) {
+        Some(serde_json::Value::String(found)) => text(found, out),
+        Some(found) => shown(found, out),
+        None => false,
     }
 }
 

@@ -30,6 +30,9 @@ fn with_entry<T>(use_it: impl FnOnce(&Entry<'_>) -> T) -> T {
     entry.downstream_local = Some("10.96.3.4:9080".parse().unwrap());
     entry.downstream_remote = Some("10.244.2.6:41000".parse().unwrap());
     entry.route = "default";
+    let mut metadata = sidecar_model::Metadata::default();
+    metadata.set("a", serde_json::json!({"b": {"c": 7}}));
+    entry.metadata = Some(&metadata);
     use_it(&entry)
 }
 
@@ -58,6 +61,10 @@ fn operators_with_arguments() {
     assert_eq!(text("%START_TIME(%Y/%m/%d %H:%M:%S.%3f)%"), "2023/11/14 22:13:20.123");
     assert_eq!(text("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%:%DOWNSTREAM_REMOTE_PORT%"), "10.244.2.6:41000");
     assert_eq!(
+        text("%REQ_WITHOUT_QUERY(:PATH)% %DYNAMIC_METADATA(a:b:c)% %METADATA(CLUSTER:a)%"),
+        "/productpage 7 -"
+    );
+    assert_eq!(
         text("%DYNAMIC_METADATA(istio.mixer:status)% %RESPONSE_FLAGS_LONG%"),
         "- UpstreamConnectionFailure"
     );
@@ -69,24 +76,68 @@ fn operators_with_arguments() {
 #[test]
 fn json_keeps_types_and_order() {
     let fields = [
-        ("code", "%RESPONSE_CODE%"),
-        ("agent", "%REQ(USER-AGENT)%"),
-        ("xff", "%REQ(X-FORWARDED-FOR)%"),
-        ("both", "%PROTOCOL% %DURATION%"),
+        ("code", "%RESPONSE_CODE%".into()),
+        ("agent", "%REQ(USER-AGENT)%".into()),
+        ("xff", "%REQ(X-FORWARDED-FOR)%".into()),
+        ("both", "%PROTOCOL% %DURATION%".into()),
+        ("more", serde_json::json!({"a": ["%REQ(:METHOD)%", 1], "b": "%REQ(x-none)%"})),
     ];
-    let config = AccessLog {
+    let config = |omit| AccessLog {
         sink: LogSink::Stdout,
-        format: LogFormat::Json(fields.iter().map(|(key, text)| ((*key).into(), (*text).into())).collect()),
+        format: LogFormat::Json(Arc::new(
+            fields.clone().into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+        )),
+        omit_empty_values: omit,
         filter: None,
     };
-    let logger = AccessLogger::new(&config);
-    let (request, _) = logger.headers();
-    assert_eq!(request, ["user-agent", "x-forwarded-for"]);
-    let Line::Json(fields) = &logger.line else { panic!("not JSON") };
-    let mut line = String::new();
-    with_entry(|entry| json(fields, entry, &mut line));
-    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-    assert_eq!(value, serde_json::json!({"code": 503, "agent": "curl/8", "xff": null, "both": "HTTP/1.1 8"}));
+    let filled = |omit: bool| {
+        let logger = AccessLogger::new(&config(omit));
+        let (mut request, _) = logger.headers();
+        request.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        assert_eq!(request, ["user-agent", "x-forwarded-for", "x-none"]);
+        let Line::Json(template) = &logger.line else { panic!("not JSON") };
+        let mut line = String::new();
+        with_entry(|entry| json(template, entry, omit, &mut line));
+        let mut value: Value = serde_json::from_str(&line).unwrap();
+        let failure = value.as_object_mut().unwrap().remove("failure").unwrap();
+        assert_eq!((&failure["flag"], failure["hint"].as_str().unwrap().is_empty()), (&"UF".into(), false));
+        value
+    };
+    let more = serde_json::json!({"a": ["GET", 1], "b": null});
+    let whole =
+        serde_json::json!({"code": 503, "agent": "curl/8", "xff": null, "both": "HTTP/1.1 8", "more": more});
+    assert_eq!(filled(false), whole);
+    let short =
+        serde_json::json!({"code": 503, "agent": "curl/8", "both": "HTTP/1.1 8", "more": {"a": ["GET", 1]}});
+    assert_eq!(filled(true), short);
+}
+
+#[test]
+fn expressions_decide() {
+    let holds = |source: &str| {
+        let expression = sidecar_model::cel::Expression::new(source).unwrap();
+        with_entry(|entry| cel::holds(&expression, entry))
+    };
+    for (source, expected) in [
+        ("response.code >= 500", true),
+        ("response.code == 503 && request.method == 'GET'", true),
+        ("response.code < 500 || request.url_path.startsWith('/product')", true),
+        ("request.headers['user-agent'].matches('^curl/[0-9]+$')", true),
+        ("'x-none' in request.headers", false),
+        ("!has(request.headers['x-none'])", true),
+        // What is not there makes the comparison unknown, whichever way it is asked.
+        ("request.headers['x-none'] == 'a'", false),
+        ("request.headers['x-none'] != 'a'", false),
+        ("request.headers['x-none'] == 'a' || response.code == 503", true),
+        ("request.duration > duration('8ms') && request.duration < duration('9ms')", true),
+        ("response.code in [404, 503]", true),
+        ("size(request.host) == 16 ? request.query == 'u=normal' : false", true),
+        ("response.code / 0 == 1", false),
+        ("upstream.port == 9080 && xds.route_name == 'default'", true),
+        ("request.path", false),
+    ] {
+        assert_eq!(holds(source), expected, "{source}");
+    }
 }
 
 #[test]
@@ -95,7 +146,8 @@ fn filters_and_files() {
     let path = directory.path().join("log");
     let sink = LogSink::File(path.to_str().unwrap().into());
     let format = LogFormat::Text("%RESPONSE_CODE%".into());
-    let log = |filter| AccessLog { sink: sink.clone(), format: format.clone(), filter };
+    let log =
+        |filter| AccessLog { sink: sink.clone(), format: format.clone(), omit_empty_values: false, filter };
     let loggers = Loggers::new(&[
         log(Some(LogFilter::Status(sidecar_model::access_log::Comparison::AtLeast(500)))),
         log(Some(LogFilter::ResponseFlag(vec!["NR".into()]))),

@@ -43,9 +43,9 @@ fn sinks_and_formats() {
     ];
     let logs = access_logs("access_log", &messages).unwrap();
     assert_eq!(logs[0].format, LogFormat::Text("%START_TIME%\n".into()));
-    let LogFormat::Json(pairs) = &logs[1].format else { panic!("{logs:?}") };
-    let keys: Vec<_> = pairs.iter().map(|(key, value)| (&**key, &**value)).collect();
-    assert_eq!(keys, [("method", "%REQ(:METHOD)%"), ("path", "%REQ(:PATH)%"), ("version", "1")]);
+    let LogFormat::Json(fields) = &logs[1].format else { panic!("{logs:?}") };
+    let expected = serde_json::json!({"method": "%REQ(:METHOD)%", "path": "%REQ(:PATH)%", "version": 1});
+    assert_eq!(Some(&**fields), expected.as_object());
     let sinks: Vec<_> = logs.iter().map(|log| log.sink.clone()).collect();
     assert_eq!(
         sinks,
@@ -70,8 +70,24 @@ fn filters() {
     let logs = access_logs("access_log", &[log(file("/dev/stdout", None), Some(both))]).unwrap();
     let expected = [LogFilter::Status(Comparison::AtLeast(400)), LogFilter::ResponseFlag(vec!["NR".into()])];
     assert_eq!(logs[0].filter, Some(LogFilter::And(expected.into())));
-    let field = path(log(file("/dev/stdout", None), Some(status(Op::Ne, 200))));
-    assert_eq!(field, "access_log[0].filter.status_code_filter.comparison.op");
+    let other = access_logs("l", &[log(file("/dev/stdout", None), Some(status(Op::Ne, 200)))]).unwrap();
+    assert_eq!(other[0].filter, Some(LogFilter::Status(Comparison::NotEqual(200))));
+    let expression = |source: &str| {
+        let config = ExpressionFilter { expression: source.into(), ..Default::default() };
+        FilterSpecifier::ExtensionFilter(pb::ExtensionFilter {
+            name: "cel".into(),
+            config_type: Some(extension_filter::ConfigType::TypedConfig(any(&config))),
+        })
+    };
+    let errors =
+        access_logs("l", &[log(file("/a", None), Some(expression("response.code >= 400")))]).unwrap();
+    assert!(matches!(errors[0].filter, Some(LogFilter::Expression(_))));
+    let field = path(log(file("/a", None), Some(expression("response.cod >= 400"))));
+    assert_eq!(field, "access_log[0].filter.extension_filter.typed_config.expression");
+    let state = file_access_log::AccessLogFormat::Format("%FILTER_STATE(a:PLAIN)% %REQ(A)%".into());
+    let error = access_logs("access_log", &[log(file("/a", Some(state)), None)]).unwrap_err();
+    assert_eq!(error.field, "access_log[0].typed_config.format");
+    assert!(error.reason.contains("%FILTER_STATE%"), "{error}");
     let traceable = FilterSpecifier::TraceableFilter(TraceableFilter {});
     let field = path(log(file("/dev/stdout", None), Some(traceable)));
     assert_eq!(field, "access_log[0].filter.traceable_filter");
