@@ -6,6 +6,7 @@
 
 pub mod config;
 mod dns;
+mod health;
 mod http;
 mod jwt;
 mod listen;

@@ -22,7 +22,7 @@ use crate::config::{ClusterPlan, Config, TlsSlot};
 use crate::usage::{Permit, Totals};
 use crate::worker::Worker;
 
-pub(crate) use connect::{ConnectError, open, open_tcp};
+pub(crate) use connect::{ConnectError, connect, open, open_tcp};
 
 /// Idle connections of one endpoint that are kept.
 const IDLE_MAX: usize = 256;

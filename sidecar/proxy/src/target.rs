@@ -84,6 +84,19 @@ pub(crate) fn pick(wanted: &Wanted<'_>) -> Option<Pick> {
     Some(Pick { target, host })
 }
 
+/// One endpoint of a cluster as it is; none while its name is not resolved.
+pub(crate) fn of_host(plan: &Arc<ClusterPlan>, host: &Host) -> Option<Target> {
+    Some(Target {
+        plan: Arc::clone(plan),
+        address: host.endpoint.address.socket()?,
+        tls: plan.tls_for(Some(&host.endpoint)).map(Arc::clone),
+        server_name: None,
+        workload: None,
+        client: None,
+        high_priority: false,
+    })
+}
+
 /// The host of the request, when that is the server name.
 fn server_name(tls: &UpstreamTls, headers: Option<&HeaderMap>) -> Option<Box<str>> {
     if !tls.auto_sni {

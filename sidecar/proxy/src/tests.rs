@@ -8,6 +8,7 @@ mod connect;
 mod external;
 pub(crate) mod forge;
 mod forwarding;
+mod health;
 mod interception;
 mod lifetimes;
 mod limiting;

@@ -28,7 +28,7 @@ use crate::pool::Pools;
 use crate::proxy::{Bound, Command, Control, Inherited};
 use crate::shared::Shared;
 use crate::stats::{HttpStats, Known};
-use crate::{dns, listen};
+use crate::{dns, health, listen};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -136,10 +136,12 @@ pub(crate) fn run(
         }
     };
     runtime.block_on(async {
+        let worker = Rc::new(Worker::new(shared));
         if let Some(control) = names {
             spawn_local(dns::run(control, commands.clone()));
+            spawn_local(health::run(Rc::clone(&worker), commands.clone()));
         }
-        supervise(Rc::new(Worker::new(shared)), commands, bound, inherited).await;
+        supervise(worker, commands, bound, inherited).await;
     });
 }
 

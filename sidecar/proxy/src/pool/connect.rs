@@ -72,7 +72,12 @@ pub(crate) async fn open_tcp(worker: &Worker, target: &Target) -> Option<Result<
     Some(open(worker, target, Protocol::Tcp, permit, &Rc::default()).await)
 }
 
-async fn connect(worker: &Worker, target: &Target, protocol: Protocol) -> Result<Connected, ConnectError> {
+/// Makes a connection that counts nowhere: for health checks.
+pub(crate) async fn connect(
+    worker: &Worker,
+    target: &Target,
+    protocol: Protocol,
+) -> Result<Connected, ConnectError> {
     let cluster = &target.plan.cluster;
     let mut stream =
         dial(target.address, cluster.source_address, cluster.tcp_keepalive).await.map_err(failed)?;
