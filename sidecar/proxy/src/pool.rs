@@ -73,6 +73,15 @@ pub(crate) struct UpstreamInfo {
     /// The peer's identity on a mutual TLS connection; empty: none.
     pub(crate) principal: Arc<str>,
     pub(crate) tls: bool,
+    /// When it was made.
+    pub(crate) born: Instant,
+}
+
+impl UpstreamInfo {
+    /// Whether the connection is older than the cluster lets one get: nothing new is sent on it.
+    fn is_too_old(&self, plan: &ClusterPlan) -> bool {
+        plan.cluster.http.max_connection_duration.is_some_and(|most| self.born.elapsed() >= most)
+    }
 }
 
 /// All pools of a worker.
@@ -274,7 +283,8 @@ impl Pool {
     fn take_idle(&self) -> Option<Ready> {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut last) = idle.pop() {
-            if last.is_fresh() && last.connection.is_usable() {
+            let too_old = last.info.is_too_old(&self.plan.borrow());
+            if !too_old && last.is_fresh() && last.connection.is_usable() {
                 return Some(Ready::Http1 {
                     connection: last.connection,
                     info: last.info,
@@ -325,22 +335,28 @@ impl Pool {
             http.max_requests_per_connection.is_some_and(|max| client.exchanges() >= u64::from(max))
         };
         let mut streams = self.streams.borrow_mut();
-        streams.retain_mut(|one| one.client.is_usable() && !spent(&one.client));
+        // Streams that are open keep a connection that is left out here until they end.
+        streams.retain_mut(|one| {
+            one.client.is_usable() && !spent(&one.client) && !one.info.is_too_old(&target.plan)
+        });
         let free = streams.iter().filter(|one| one.client.active() < one.client.capacity().min(bound));
         free.min_by_key(|one| one.client.active()).cloned()
     }
 
     fn sweep(&self, serves: bool) {
-        let timeout = self.plan.borrow().cluster.http.idle_timeout.unwrap_or(IDLE_TIMEOUT);
+        let plan = Arc::clone(&self.plan.borrow());
+        let timeout = plan.cluster.http.idle_timeout.unwrap_or(IDLE_TIMEOUT);
         self.idle.borrow_mut().retain_mut(|one| {
-            serves && one.since.elapsed() < timeout && one.is_fresh() && one.connection.is_usable()
+            let lives = one.since.elapsed() < timeout && !one.info.is_too_old(&plan);
+            serves && lives && one.is_fresh() && one.connection.is_usable()
         });
         self.streams.borrow_mut().retain_mut(|one| {
             if one.client.active() > 0 {
                 one.since = Instant::now();
             }
             let rests = one.client.active() == 0;
-            (serves || !rests) && one.since.elapsed() < timeout && one.client.is_usable()
+            let lives = one.since.elapsed() < timeout && !one.info.is_too_old(&plan);
+            (serves || !rests) && lives && one.client.is_usable()
         });
     }
 }
@@ -378,7 +394,8 @@ impl Returner for Home {
             .cluster
             .http
             .max_requests_per_connection
-            .is_some_and(|max| connection.exchanges() >= u64::from(max));
+            .is_some_and(|max| connection.exchanges() >= u64::from(max))
+            || self.info.is_too_old(&plan);
         let max = plan.cluster.circuit_breakers.default.max_connections;
         let surplus = plan.usage.connections() > max && pool.live.get() > 1;
         let mut idle = pool.idle.borrow_mut();

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use base_tls::TlsStream;
 use base_types::ErrorChain;
@@ -90,6 +91,7 @@ pub(crate) async fn connect(
         local,
         principal: sidecar_telemetry::labels::no_principal(),
         tls: target.tls.is_some(),
+        born: Instant::now(),
     };
     let Some(slot) = &target.tls else { return Ok(Connected { io: Box::new(stream), info }) };
     let stream = handshake(slot, target, protocol, stream).await?;
