@@ -8,6 +8,7 @@ pub(crate) mod matches;
 pub(crate) mod outbound;
 pub(crate) mod retry;
 pub(crate) mod rule;
+mod sticky;
 
 use std::sync::Arc;
 

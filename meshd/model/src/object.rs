@@ -42,6 +42,8 @@ pub struct Config<T> {
     pub created: i64,
     /// `istio.io/dry-run: "true"`: evaluated without effect.
     pub dry_run: bool,
+    /// `meshd.dev/sticky-split: "true"`: weights are chosen among by the key of the destinations' consistent hash.
+    pub sticky_split: bool,
     /// What it says.
     pub spec: T,
 }

@@ -99,6 +99,9 @@ pub mod annotations {
     pub const ROUTE_GRANTS: &str = "meshd.dev/virtual-service-namespaces";
     /// On an `AuthorizationPolicy`: evaluate without effect.
     pub const DRY_RUN: &str = "istio.io/dry-run";
+    /// Annotation of a `VirtualService`: `true` lets the key of the destinations' `consistentHash` choose among weights, too, so that
+    /// a user stays with a version, and a version's users stay with it when its weight grows.
+    pub const STICKY_SPLIT: &str = "meshd.dev/sticky-split";
     /// On a pod: inbound ports that are redirected.
     pub const INCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/includeInboundPorts";
     /// On a pod: inbound ports that are not.

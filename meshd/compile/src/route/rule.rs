@@ -5,9 +5,9 @@ use policies_api::VirtualService;
 use policies_api::virtual_service::{HttpMatch, HttpRoute};
 use policies_xds::route::{Decorator, Route, route};
 
-use super::action;
 use super::headers::Changes;
 use super::matches::{self, Place};
+use super::{action, sticky};
 use crate::filter::{cors, fault};
 use crate::proto::{metadata, ordered, structure, text};
 use crate::view::View;
@@ -56,7 +56,10 @@ fn route(
     place: Place<'_>,
 ) -> Route {
     let changes = Changes::new(rule.headers.as_ref());
-    let action = action::action(view, rule, matched, place, &changes);
+    let mut action = action::action(view, rule, matched, place, &changes);
+    if config.sticky_split {
+        sticky::stick(&mut action);
+    }
     let mut filters = Vec::new();
     if let Some(fault) = rule.fault.as_ref().and_then(fault::per_route) {
         filters.push((fault::FILTER.to_owned(), fault));

@@ -143,11 +143,13 @@ fn place(policies: &mut Policies, id: &ObjectId, object: &Object, spec: Option<S
 }
 
 fn config<T>(id: &ObjectId, object: &Object, spec: T) -> Config<T> {
+    let is_set = |name: &str| object.meta.annotations.get(name).is_some_and(|it| it == "true");
     Config {
         namespace: Arc::clone(&id.namespace),
         name: Arc::clone(&id.name),
         created: object.meta.created,
-        dry_run: object.meta.annotations.get(annotations::DRY_RUN).is_some_and(|it| it == "true"),
+        dry_run: is_set(annotations::DRY_RUN),
+        sticky_split: is_set(annotations::STICKY_SPLIT),
         spec,
     }
 }
