@@ -1,9 +1,8 @@
 //! The client's side of a handshake.
 
 use crate::{
-    TlsError, TlsStream,
+    Pins, Profile, TlsError, TlsStream,
     material::{Material, Rotating},
-    provider,
     verify::ServerVerifier,
 };
 use arc_swap::ArcSwapOption;
@@ -34,6 +33,8 @@ pub struct Client {
     identity: Rotating,
     check: ServerCheck,
     alpn: Arc<[Vec<u8>]>,
+    profile: Profile,
+    pins: Pins,
     built: Arc<ArcSwapOption<(Arc<Material>, TlsConnector)>>,
 }
 
@@ -44,7 +45,14 @@ impl Client {
     #[must_use]
     pub fn new(identity: &Rotating, check: ServerCheck, alpn: &[&[u8]]) -> Self {
         let alpn = alpn.iter().map(|p| p.to_vec()).collect();
-        Self { identity: identity.clone(), check, alpn, built: Arc::default() }
+        let (profile, pins) = (Profile::default(), Pins::default());
+        Self { identity: identity.clone(), check, alpn, profile, pins, built: Arc::default() }
+    }
+
+    /// Speaks only what the profile has, and only to servers that the pins know.
+    #[must_use]
+    pub fn with(self, profile: Profile, pins: Pins) -> Self {
+        Self { profile, pins, built: Arc::default(), ..self }
     }
 
     /// The connector over the current material; a new material starts with no sessions to resume.
@@ -53,13 +61,17 @@ impl Client {
         if let Some(built) = self.built.load().as_deref().filter(|built| Arc::ptr_eq(&built.0, &material)) {
             return Ok(built.1.clone());
         }
-        let verifier = Arc::new(ServerVerifier { roots: material.roots.clone(), check: self.check.clone() });
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
+        let verifier = Arc::new(ServerVerifier {
+            material: material.clone(),
+            check: self.check.clone(),
+            pins: self.pins.clone(),
+        });
+        let builder = ClientConfig::builder_with_provider(self.profile.provider.clone())
+            .with_protocol_versions(&self.profile.versions)
             .map_err(|e| TlsError::Material(e.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
-        let mut config = match material.key.as_deref() {
+        let mut config = match material.keys.first().map(|key| key.as_ref()) {
             Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone()))),
             None => builder.with_no_client_auth(),
         };

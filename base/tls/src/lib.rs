@@ -4,6 +4,7 @@
 //! - [`material`]: an identity (chain and key) with the roots it trusts, and its rotation on live traffic;
 //! - [`server`], [`client`]: handshakes over any stream, with rotation, SPIFFE peers, ALPN and SNI;
 //! - [`peer`]: what a peer's certificate says;
+//! - [`profile`]: versions, suites, groups, and certificates known by their hashes;
 //! - [`signature`]: public keys and signatures of tokens.
 //!
 //! One provider (aws-lc), TLS 1.2 and 1.3. The crate opens no socket and reads no file.
@@ -12,6 +13,7 @@ pub mod ca;
 pub mod client;
 pub mod material;
 pub mod peer;
+pub mod profile;
 pub mod server;
 pub mod signature;
 mod stream;
@@ -21,6 +23,7 @@ pub use ca::{CertificateAuthority, CertificateRequest, Issued, LeafProfile, gene
 pub use client::{Client, ServerCheck};
 pub use material::{Material, Roots, Rotating};
 pub use peer::PeerCertificate;
+pub use profile::{Pins, Profile};
 pub use server::{ClientAuth, Hello, Server};
 pub use stream::TlsStream;
 

@@ -3,21 +3,27 @@
 use crate::{TlsError, peer::PeerCertificate, provider};
 use arc_swap::ArcSwapOption;
 use base_types::SpiffeId;
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::{RootCertStore, server::WebPkiClientVerifier, sign::CertifiedKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use std::{fmt, sync::Arc, time::SystemTime};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject};
+use std::{collections::HashSet, fmt, sync::Arc, time::SystemTime};
 use tokio::sync::watch;
 
 /// Certificates that a peer's chain may end in.
 #[derive(Clone)]
 pub struct Roots {
     pub(crate) store: Arc<RootCertStore>,
+    crls: Arc<[CertificateRevocationListDer<'static>]>,
+    /// Issuer and serial of what the lists revoke.
+    revoked: Arc<HashSet<(Vec<u8>, Vec<u8>)>>,
 }
 
 /// A chain with its key and the roots for peers; immutable, and replaced as a whole.
 pub struct Material {
-    pub(crate) key: Option<Arc<CertifiedKey>>,
+    /// The first is shown where only one can be.
+    pub(crate) keys: Vec<Arc<CertifiedKey>>,
     pub(crate) roots: Option<Roots>,
+    pub(crate) server_verifier: Option<Arc<WebPkiServerVerifier>>,
     pub(crate) client_verifier: Option<Arc<dyn rustls::server::danger::ClientCertVerifier>>,
     leaf: Option<PeerCertificate>,
 }
@@ -43,7 +49,37 @@ impl Roots {
         for certificate in certificates(pem, "the root certificates")? {
             store.add(certificate).map_err(|e| TlsError::Material(e.to_string()))?;
         }
-        Ok(Self { store: Arc::new(store) })
+        Ok(Self { store: Arc::new(store), crls: Arc::default(), revoked: Arc::default() })
+    }
+
+    /// The same with revocation lists, PEM. Then every certificate of a peer's chain needs a list of its issuer that is not out of date
+    /// and does not name it, as in Envoy.
+    ///
+    /// # Errors
+    /// When there is no list, or one does not parse.
+    pub fn with_crls(self, pem: &str) -> Result<Self, TlsError> {
+        let what = "the revocation lists";
+        let crls: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem.as_bytes()).collect();
+        let crls = crls.map_err(|e| TlsError::Pem { what, reason: e.to_string() })?;
+        if crls.is_empty() {
+            return Err(TlsError::Pem { what, reason: "there is no list in it".into() });
+        }
+        let mut revoked = HashSet::new();
+        for crl in &crls {
+            let (_, list) = x509_parser::parse_x509_crl(crl)
+                .map_err(|e| TlsError::Pem { what, reason: e.to_string() })?;
+            let issuer = list.issuer().as_raw();
+            for entry in list.iter_revoked_certificates() {
+                revoked.insert((issuer.to_vec(), entry.raw_serial().to_vec()));
+            }
+        }
+        Ok(Self { crls: crls.into(), revoked: Arc::new(revoked), ..self })
+    }
+
+    /// Whether a certificate that was good has been revoked since.
+    #[must_use]
+    pub fn revokes(&self, peer: &PeerCertificate) -> bool {
+        !self.revoked.is_empty() && self.revoked.contains(&peer.issuer_and_serial())
     }
 
     /// Number of root certificates.
@@ -73,7 +109,16 @@ impl Material {
         let leaf = chain.first().map(PeerCertificate::parse).transpose()?;
         let certified =
             CertifiedKey::from_der(chain, key, &provider()).map_err(|e| TlsError::Material(e.to_string()))?;
-        Ok(Self { key: Some(Arc::new(certified)), leaf, ..Self::trust(roots)? })
+        Ok(Self { keys: vec![Arc::new(certified)], leaf, ..Self::trust(roots)? })
+    }
+
+    /// The same with one more chain and key, of another type: a client gets the first that it can verify.
+    ///
+    /// # Errors
+    /// As [`Material::from_pem`].
+    pub fn and_pem(mut self, chain_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
+        self.keys.extend(Self::from_pem(chain_pem, key_pem, None)?.keys);
+        Ok(self)
     }
 
     /// Roots alone: for clients that show no certificate.
@@ -81,14 +126,24 @@ impl Material {
     /// # Errors
     /// When the roots are empty.
     pub fn trust(roots: Option<Roots>) -> Result<Self, TlsError> {
-        let client_verifier = roots
-            .as_ref()
-            .map(|roots| {
-                let builder = WebPkiClientVerifier::builder_with_provider(roots.store.clone(), provider());
-                builder.build().map_err(|e| TlsError::Material(e.to_string()))
-            })
-            .transpose()?;
-        Ok(Self { key: None, roots, client_verifier, leaf: None })
+        let unusable = |e: VerifierBuilderError| TlsError::Material(e.to_string());
+        let (mut client_verifier, mut server_verifier) = (None, None);
+        if let Some(roots) = &roots {
+            let crls = || roots.crls.iter().cloned();
+            let client = WebPkiClientVerifier::builder_with_provider(roots.store.clone(), provider());
+            let client = client.with_crls(crls()).enforce_revocation_expiration();
+            client_verifier = Some(client.build().map_err(unusable)?);
+            let server = WebPkiServerVerifier::builder_with_provider(roots.store.clone(), provider());
+            let server = server.with_crls(crls()).enforce_revocation_expiration();
+            server_verifier = Some(server.build().map_err(unusable)?);
+        }
+        Ok(Self { keys: Vec::new(), roots, server_verifier, client_verifier, leaf: None })
+    }
+
+    /// Whether a peer that was good has been revoked since.
+    #[must_use]
+    pub fn revokes(&self, peer: &PeerCertificate) -> bool {
+        self.roots.as_ref().is_some_and(|roots| roots.revokes(peer))
     }
 
     /// What the leaf certificate says, when there is one.

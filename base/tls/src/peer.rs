@@ -29,6 +29,8 @@ pub struct PeerCertificate {
     pub not_before: SystemTime,
     /// End of validity.
     pub not_after: SystemTime,
+    issuer: Vec<u8>,
+    raw_serial: Vec<u8>,
     spiffe_id: Option<SpiffeId>,
 }
 
@@ -60,6 +62,8 @@ impl PeerCertificate {
             common_name: texts(x509.subject().iter_common_name().collect()).into_iter().next(),
             organizations: texts(x509.subject().iter_organization().collect()),
             subject: x509.subject().to_string(),
+            issuer: x509.issuer().as_raw().to_vec(),
+            raw_serial: x509.raw_serial().to_vec(),
             serial: format!("{:x}", x509.serial),
             not_before: time(x509.validity().not_before.timestamp()),
             not_after: time(x509.validity().not_after.timestamp()),
@@ -97,6 +101,11 @@ impl PeerCertificate {
             }
         }
         encoded
+    }
+
+    /// What revocation lists know certificates by.
+    pub(crate) fn issuer_and_serial(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.issuer.clone(), self.raw_serial.clone())
     }
 
     /// SHA-256 of the certificate in lower-case hexadecimal, as `x-forwarded-client-cert` writes it.

@@ -1,13 +1,14 @@
 //! The server's side of a handshake.
 
 use crate::{
-    TlsError, TlsStream,
+    Pins, Profile, TlsError, TlsStream,
     material::{Material, Rotating},
-    provider,
+    peer::PeerCertificate,
     verify::ClientVerifier,
 };
 use arc_swap::ArcSwapOption;
-use rustls::{ServerConfig, server::Acceptor, sign::SingleCertAndKey};
+use rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
+use rustls::{ServerConfig, SignatureAlgorithm, sign::CertifiedKey};
 use std::{io, sync::Arc};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
@@ -31,6 +32,8 @@ pub struct Server {
     identity: Rotating,
     client_auth: ClientAuth,
     alpn: Arc<[Vec<u8>]>,
+    profile: Profile,
+    pins: Pins,
     built: Arc<ArcSwapOption<Built>>,
 }
 
@@ -52,6 +55,21 @@ pub struct Hello<IO> {
     pub alpn: Vec<Vec<u8>>,
 }
 
+/// Shows a client the first certificate whose signatures it can verify; ECDSA ones come first, being the cheaper.
+#[derive(Debug)]
+struct ByType(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for ByType {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let [only] = self.0.as_slice() {
+            return Some(only.clone());
+        }
+        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let rank = |key: &&Arc<CertifiedKey>| u8::from(key.key.algorithm() == SignatureAlgorithm::RSA);
+        self.0.iter().filter(fits).min_by_key(rank).or_else(|| self.0.first()).cloned()
+    }
+}
+
 // === impl Server ===
 
 impl Server {
@@ -59,7 +77,30 @@ impl Server {
     #[must_use]
     pub fn new(identity: &Rotating, client_auth: ClientAuth, alpn: &[&[u8]]) -> Self {
         let alpn = alpn.iter().map(|p| p.to_vec()).collect();
-        Self { identity: identity.clone(), client_auth, alpn, built: Arc::default() }
+        let (profile, pins) = (Profile::default(), Pins::default());
+        Self { identity: identity.clone(), client_auth, alpn, profile, pins, built: Arc::default() }
+    }
+
+    /// Speaks only what the profile has, and takes only clients that the pins know.
+    #[must_use]
+    pub fn with(self, profile: Profile, pins: Pins) -> Self {
+        Self { profile, pins, built: Arc::default(), ..self }
+    }
+
+    /// Whether a client that was let in has been revoked since.
+    #[must_use]
+    pub fn revokes(&self, peer: &PeerCertificate) -> bool {
+        self.identity.current().is_some_and(|material| material.revokes(peer))
+    }
+
+    /// Waits until a client that was let in is revoked.
+    pub async fn revoked(&self, peer: &PeerCertificate) {
+        let mut changes = self.identity.subscribe();
+        while !self.revokes(peer) {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     fn built(&self) -> Result<Arc<Built>, TlsError> {
@@ -73,8 +114,8 @@ impl Server {
     }
 
     fn build(&self, material: Arc<Material>) -> Result<Built, TlsError> {
-        let builder = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
+        let builder = ServerConfig::builder_with_provider(self.profile.provider.clone())
+            .with_protocol_versions(&self.profile.versions)
             .map_err(|e| TlsError::Material(e.to_string()))?;
         let builder = match self.client_auth {
             ClientAuth::None => builder.with_no_client_auth(),
@@ -82,10 +123,13 @@ impl Server {
                 material: material.clone(),
                 mandatory: other != ClientAuth::Optional,
                 spiffe: other == ClientAuth::Spiffe,
+                pins: self.pins.clone(),
             })),
         };
-        let key = material.key.as_deref().ok_or(TlsError::NotReady)?.clone();
-        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        if material.keys.is_empty() {
+            return Err(TlsError::NotReady);
+        }
+        let mut config = builder.with_cert_resolver(Arc::new(ByType(material.keys.clone())));
         let config_without_alpn = Arc::new(config.clone());
         config.alpn_protocols = self.alpn.to_vec();
         Ok(Built { material, config: Arc::new(config), config_without_alpn })

@@ -1,45 +1,73 @@
 //! Verifiers over one material's roots that check SPIFFE identities instead of host names.
 
-use crate::{
-    client::ServerCheck,
-    material::{Material, Roots},
-    peer::PeerCertificate,
-    provider,
-};
+use crate::{client::ServerCheck, material::Material, peer::PeerCertificate, profile::Pins, provider};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    client::{verify_server_cert_signed_by_trust_anchor, verify_server_name},
     crypto::{verify_tls12_signature, verify_tls13_signature},
-    server::ParsedCertificate,
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
 
-/// Verifies servers against the roots, then by name, by identity, or not at all.
+/// Verifies servers against the roots and their revocation lists, then by name, by identity, or not at all.
 #[derive(Debug)]
 pub(crate) struct ServerVerifier {
-    pub(crate) roots: Option<Roots>,
+    pub(crate) material: Arc<Material>,
     pub(crate) check: ServerCheck,
+    pub(crate) pins: Pins,
 }
 
-/// Verifies clients against the roots.
+/// Verifies clients against the roots and their revocation lists.
 #[derive(Debug)]
 pub(crate) struct ClientVerifier {
     pub(crate) material: Arc<Material>,
     pub(crate) mandatory: bool,
     /// A client certificate must carry a SPIFFE identity.
     pub(crate) spiffe: bool,
+    pub(crate) pins: Pins,
+}
+
+/// The half of both verifiers that proves possession of the key.
+macro_rules! signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            provider().signature_verification_algorithms.supported_schemes()
+        }
+    };
+}
+
+fn mismatch() -> Error {
+    Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
+}
+
+fn parsed(end_entity: &CertificateDer<'_>) -> Result<PeerCertificate, Error> {
+    PeerCertificate::parse(end_entity).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))
 }
 
 impl ServerVerifier {
     fn check_identity(&self, end_entity: &CertificateDer<'_>) -> Result<(), Error> {
-        let mismatch = || Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
-        let peer = PeerCertificate::parse(end_entity)
-            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
         match &self.check {
             ServerCheck::Spiffe(allowed) => {
+                let peer = parsed(end_entity)?;
                 let id = peer.spiffe_id().ok_or_else(mismatch)?;
                 // An empty set accepts every identity of the trust bundle.
                 (allowed.is_empty() || allowed.iter().any(|a| a == id.as_str()))
@@ -47,6 +75,7 @@ impl ServerVerifier {
                     .ok_or_else(mismatch)
             }
             ServerCheck::AnyName(allowed) => {
+                let peer = parsed(end_entity)?;
                 let found = allowed.iter().any(|a| peer.uris.contains(a) || peer.dns_names.contains(a));
                 found.then_some(()).ok_or_else(mismatch)
             }
@@ -61,56 +90,29 @@ impl ServerCertVerifier for ServerVerifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
+        ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if matches!(self.check, ServerCheck::Insecure) {
-            return Ok(ServerCertVerified::assertion());
+        if !matches!(self.check, ServerCheck::Insecure) {
+            let chain = self
+                .material
+                .server_verifier
+                .as_ref()
+                .ok_or_else(|| Error::General("no root certificates to verify the server with".into()))?;
+            match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+                Ok(_) => {}
+                // The name comes after the chain: where it is not asked for, all that was asked for held.
+                Err(Error::InvalidCertificate(
+                    CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+                )) if !matches!(self.check, ServerCheck::Name) => {}
+                Err(error) => return Err(error),
+            }
+            self.check_identity(end_entity)?;
         }
-        let roots = self
-            .roots
-            .as_ref()
-            .ok_or_else(|| Error::General("no root certificates to verify the server with".into()))?;
-        let parsed = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = provider().signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &roots.store, intermediates, now, algorithms)?;
-        if matches!(self.check, ServerCheck::Name) {
-            verify_server_name(&parsed, server_name)?;
-        }
-        self.check_identity(end_entity)?;
-        Ok(ServerCertVerified::assertion())
+        self.pins.check(end_entity).then(ServerCertVerified::assertion).ok_or_else(mismatch)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-impl ClientVerifier {
-    fn inner(&self) -> Result<&dyn ClientCertVerifier, Error> {
-        self.material
-            .client_verifier
-            .as_deref()
-            .ok_or_else(|| Error::General("no root certificates to verify clients with".into()))
-    }
+    signatures!();
 }
 
 impl ClientCertVerifier for ClientVerifier {
@@ -129,34 +131,17 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.inner()?.verify_client_cert(end_entity, intermediates, now)?;
-        if self.spiffe
-            && PeerCertificate::parse(end_entity).ok().and_then(|p| p.spiffe_id().cloned()).is_none()
-        {
-            return Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure));
+        let chain = self
+            .material
+            .client_verifier
+            .as_deref()
+            .ok_or_else(|| Error::General("no root certificates to verify clients with".into()))?;
+        let verified = chain.verify_client_cert(end_entity, intermediates, now)?;
+        if self.spiffe && parsed(end_entity)?.spiffe_id().is_none() {
+            return Err(mismatch());
         }
-        Ok(verified)
+        self.pins.check(end_entity).then_some(verified).ok_or_else(mismatch)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
+    signatures!();
 }

@@ -41,6 +41,9 @@ pub const FILE_CERTIFICATE_PREFIX: &str = "file-cert:";
 /// Begins the name of roots in a file: `file-root:<path>`.
 pub const FILE_ROOTS_PREFIX: &str = "file-root:";
 
+/// The roots that the machine itself trusts, by Istio's name.
+pub const SYSTEM_ROOTS: &str = "file-root:system";
+
 /// Whether a secret of this name is read from files of the pod instead of asked for.
 pub fn is_in_files(name: &str) -> bool {
     name.starts_with(FILE_CERTIFICATE_PREFIX) || name.starts_with(FILE_ROOTS_PREFIX)

@@ -40,8 +40,6 @@ pub enum RootSource {
     Secret(Arc<str>),
     /// These PEM certificates.
     Inline(Arc<str>),
-    /// The host's own.
-    System,
 }
 
 /// Which subject alternative name is compared.

@@ -4,6 +4,7 @@
 mod cluster;
 mod kept;
 mod listener;
+mod profile;
 mod secrets;
 
 pub use cluster::{ClusterPlan, TlsSlot};

@@ -270,6 +270,21 @@ async fn serve(
             }
         }
     }
+    let tls = chain.tls.as_ref().filter(|tls| tls.revocable).map(|tls| tls.server.clone());
+    let certificate = downstream.tls.as_ref().and_then(|tls| tls.peer.clone());
+    let Some((server, certificate)) = tls.zip(certificate) else {
+        return serve_chain(downstream, chain, io, prefix).await;
+    };
+    let peer = downstream.peer;
+    tokio::select! {
+        () = Box::pin(serve_chain(downstream, chain, io, prefix)) => {}
+        () = Box::pin(server.revoked(&certificate)) => {
+            tracing::debug!(%peer, "Connection ends: its certificate was revoked");
+        }
+    }
+}
+
+async fn serve_chain(downstream: Downstream, chain: Arc<ChainPlan>, io: BoxIo, prefix: BytesMut) {
     if chain.http.is_some() {
         http::serve(downstream, chain, io, prefix).await;
     } else if let Some(plan) = &chain.tcp {

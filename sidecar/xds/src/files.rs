@@ -1,6 +1,8 @@
 //! Certificates and roots that configuration names by path: read from the pod's files, and again when they change.
 
-use sidecar_model::secret::{FILE_CERTIFICATE_PREFIX, FILE_ROOTS_PREFIX, SecretKind, TlsCertificate};
+use sidecar_model::secret::{
+    FILE_CERTIFICATE_PREFIX, FILE_ROOTS_PREFIX, SYSTEM_ROOTS, SecretKind, TlsCertificate,
+};
 use sidecar_model::tls::{RootSource, Validation};
 use sidecar_model::{Secret, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +55,8 @@ impl FileSecrets {
 
 fn read(name: &str) -> io::Result<SecretKind> {
     if let Some(path) = name.strip_prefix(FILE_ROOTS_PREFIX) {
-        let roots = Some(RootSource::Inline(text(path)?.into()));
+        let pem = if name == SYSTEM_ROOTS { system_roots() } else { text(path) };
+        let roots = Some(RootSource::Inline(pem?.into()));
         return Ok(SecretKind::Validation(Arc::new(Validation { roots, ..Validation::default() })));
     }
     let paths = name.strip_prefix(FILE_CERTIFICATE_PREFIX).and_then(|paths| paths.split_once('~'));
@@ -64,6 +67,18 @@ fn read(name: &str) -> io::Result<SecretKind> {
         key_pem: text(key)?.into(),
         ocsp_staple: Box::default(),
     })))
+}
+
+/// The bundle of trusted roots, where one of the usual distributions keeps it.
+fn system_roots() -> io::Result<String> {
+    let places = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+        "/etc/ssl/cert.pem",
+    ];
+    let found = places.into_iter().find(|path| std::fs::exists(path).unwrap_or(false));
+    text(found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the machine has no trusted roots"))?)
 }
 
 fn text(path: &str) -> io::Result<String> {

@@ -6,6 +6,7 @@ use super::{endpoints, message, metadata, seconds, string_match, url};
 use crate::cluster::{
     Cluster, ClusterKind, DnsFamily, DnsOptions, LbPolicy, OutlierDetection, Thresholds, UpstreamProtocol,
 };
+use crate::secret::SYSTEM_ROOTS;
 use crate::tls::{CertificateSource, RootSource, SanKind, TlsParameters, UpstreamTls};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -206,6 +207,9 @@ pub(super) fn common_tls(common: &TlsParameters) -> Value {
         })
         .collect();
     let roots = match &common.validation.roots {
+        Some(RootSource::Secret(name)) if **name == *SYSTEM_ROOTS => {
+            json!({ "validation_context": { "system_root_certs": {} } })
+        }
         Some(RootSource::Secret(name)) => json!({ "combined_validation_context": {
             "default_validation_context": { "match_typed_subject_alt_names": names },
             "validation_context_sds_secret_config": sds(name),
@@ -213,7 +217,6 @@ pub(super) fn common_tls(common: &TlsParameters) -> Value {
         Some(RootSource::Inline(pem)) => json!({ "validation_context": {
             "trusted_ca": { "inline_string": &**pem }, "match_typed_subject_alt_names": names,
         } }),
-        Some(RootSource::System) => json!({ "validation_context": { "system_root_certs": {} } }),
         None => json!({}),
     };
     let mut fields = roots;

@@ -182,12 +182,19 @@ fn slots(
 impl TlsSlot {
     fn new(tls: Arc<UpstreamTls>, identity: &Rotating, secrets: &mut SecretStore) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let material = secrets.material(&tls.common, identity);
+        let (material, (profile, pins)) = match super::profile::of(&tls.common) {
+            Ok(profile) => (secrets.material(&tls.common, identity), profile),
+            Err(error) => {
+                // No connection rather than one to somebody else.
+                tracing::warn!(%error, "TLS towards an upstream cannot be spoken");
+                (Rotating::empty(), Default::default())
+            }
+        };
         let mutual = matches!(tls.common.certificates.first(), Some(CertificateSource::Secret(name)) if **name == *SECRET_DEFAULT);
         let (check, names) = check(&tls, mutual);
         let client = |alpn: &[&str]| {
             let alpn: Vec<&[u8]> = alpn.iter().map(|name| name.as_bytes()).collect();
-            Client::new(&material, check.clone(), &alpn)
+            Client::new(&material, check.clone(), &alpn).with(profile.clone(), pins.clone())
         };
         // What Istio's ALPN filter offers: the first names tell the server's sidecar that this is mesh traffic.
         let (http1, http2, tcp): (&[&str], &[&str], &[&str]) = if mutual {
@@ -207,7 +214,7 @@ fn check(tls: &UpstreamTls, mutual: bool) -> (ServerCheck, Vec<SanMatch>) {
     let validation = &tls.common.validation;
     match &validation.roots {
         None => return (ServerCheck::Insecure, Vec::new()),
-        Some(RootSource::Secret(_) | RootSource::Inline(_) | RootSource::System) => {}
+        Some(RootSource::Secret(_) | RootSource::Inline(_)) => {}
     }
     if validation.subject_alt_names.is_empty() {
         let check = match (mutual, tls.auto_san_validation) {

@@ -68,6 +68,8 @@ pub struct ChainTls {
     pub server: Server,
     /// Names of which the client's certificate must have one; empty: any.
     pub names: Vec<SanMatch>,
+    /// Clients show certificates that may be revoked while they are connected; those of the mesh live too shortly for that.
+    pub revocable: bool,
 }
 
 /// An HTTP connection manager.
@@ -165,7 +167,16 @@ impl ChainTls {
             .filter(|name| ***name != *PEER_EXCHANGE)
             .map(|name| name.as_bytes())
             .collect();
-        Self { server: Server::new(&material, auth, &alpn), names: validation.subject_alt_names.clone() }
+        let server = match super::profile::of(&tls.common) {
+            Ok((profile, pins)) => Server::new(&material, auth, &alpn).with(profile, pins),
+            Err(error) => {
+                // Nobody is let in rather than somebody who should not be.
+                tracing::warn!(%error, "TLS of a listener cannot be spoken");
+                Server::new(&Rotating::empty(), auth, &alpn)
+            }
+        };
+        let revocable = auth != ClientAuth::None && !mesh_roots;
+        Self { server, names: validation.subject_alt_names.clone(), revocable }
     }
 }
 

@@ -15,13 +15,19 @@ pub struct SecretStore {
     snapshot: Arc<Snapshot>,
 }
 
-type Key = (Option<Arc<str>>, Option<Arc<str>>);
+/// Names of certificates and of roots, and a list of revocations that stands in the configuration itself.
+type Key = (Vec<Arc<str>>, Option<Arc<str>>, Box<str>);
+
+/// Chains with their keys.
+type Chains = Vec<(Arc<str>, Arc<str>)>;
+
+/// Roots with their revocation lists, PEM.
+type Trust = Option<(Arc<str>, Box<str>)>;
 
 #[derive(Debug)]
 struct Entry {
     rotating: Rotating,
-    chain: Option<(Arc<str>, Arc<str>)>,
-    roots: Option<Arc<str>>,
+    known: Option<(Chains, Trust)>,
 }
 
 impl SecretStore {
@@ -33,10 +39,9 @@ impl SecretStore {
         self.snapshot = Arc::clone(snapshot);
         let keys: Vec<Key> = self.entries.keys().cloned().collect();
         for key in keys {
-            let chain = key.0.as_ref().and_then(|name| self.chain(name));
-            let roots = key.1.as_ref().and_then(|name| self.roots(name));
+            let (chains, trust) = (self.chains(&key.0), self.trust(&key));
             if let Some(entry) = self.entries.get_mut(&key) {
-                entry.publish(chain, roots);
+                entry.publish(chains, trust);
             }
         }
     }
@@ -51,82 +56,91 @@ impl SecretStore {
         if own_certificate || (certificate.is_none() && own_roots) {
             return identity.clone();
         }
-        match (certificate, &tls.validation.roots) {
-            (Some(CertificateSource::Inline(certificate)), roots) => {
-                let chain = (Arc::from(&*certificate.chain_pem), Arc::from(&*certificate.key_pem));
-                let roots = match roots {
-                    Some(RootSource::Inline(pem)) => Some(Arc::clone(pem)),
-                    Some(RootSource::Secret(name)) => self.roots(name),
-                    _ => None,
-                };
-                fresh(Some(chain), roots)
-            }
-            (None, Some(RootSource::Inline(pem))) => fresh(None, Some(Arc::clone(pem))),
-            (certificate, roots) => {
-                let certificate = match certificate {
-                    Some(CertificateSource::Secret(name)) => Some(Arc::clone(name)),
-                    _ => None,
-                };
-                let roots = match roots {
-                    Some(RootSource::Secret(name)) => Some(Arc::clone(name)),
-                    _ => None,
-                };
-                self.of_secrets(certificate, roots)
-            }
+        let names = tls.certificates.iter().filter_map(|source| match source {
+            CertificateSource::Secret(name) => Some(Arc::clone(name)),
+            CertificateSource::Inline(_) => None,
+        });
+        let inline = tls.certificates.iter().filter_map(|source| match source {
+            CertificateSource::Inline(one) => Some((Arc::from(&*one.chain_pem), Arc::from(&*one.key_pem))),
+            CertificateSource::Secret(_) => None,
+        });
+        let crl = &tls.validation.crl;
+        let roots = match &tls.validation.roots {
+            Some(RootSource::Secret(name)) => Some(Arc::clone(name)),
+            _ => None,
+        };
+        let key: Key = (names.collect(), roots, crl.clone());
+        let inline: Chains = inline.collect();
+        if inline.is_empty() && !matches!(&tls.validation.roots, Some(RootSource::Inline(_))) {
+            return self.of_secrets(key);
         }
+        let trust = match &tls.validation.roots {
+            Some(RootSource::Inline(pem)) => Some((Arc::clone(pem), crl.clone())),
+            _ => self.trust(&key),
+        };
+        let mut chains = inline;
+        chains.extend(self.chains(&key.0));
+        fresh(&chains, trust.as_ref())
     }
 
-    fn of_secrets(&mut self, certificate: Option<Arc<str>>, roots: Option<Arc<str>>) -> Rotating {
-        let key = (certificate, roots);
+    fn of_secrets(&mut self, key: Key) -> Rotating {
         if let Some(entry) = self.entries.get(&key) {
             return entry.rotating.clone();
         }
-        let chain = key.0.as_ref().and_then(|name| self.chain(name));
-        let roots = key.1.as_ref().and_then(|name| self.roots(name));
-        let mut entry = Entry { rotating: Rotating::empty(), chain: None, roots: None };
-        entry.publish(chain, roots);
+        let (chains, trust) = (self.chains(&key.0), self.trust(&key));
+        let mut entry = Entry { rotating: Rotating::empty(), known: None };
+        entry.publish(chains, trust);
         let rotating = entry.rotating.clone();
         self.entries.insert(key, entry);
         rotating
     }
 
-    fn chain(&self, name: &str) -> Option<(Arc<str>, Arc<str>)> {
-        match &self.snapshot.secrets.get(name)?.kind {
+    /// The certificates of these names that are there.
+    fn chains(&self, names: &[Arc<str>]) -> Chains {
+        let one = |name: &Arc<str>| match &self.snapshot.secrets.get(name)?.kind {
             SecretKind::Certificate(certificate) => {
                 Some((Arc::from(&*certificate.chain_pem), Arc::from(&*certificate.key_pem)))
             }
             SecretKind::Validation(_) => None,
-        }
+        };
+        names.iter().filter_map(one).collect()
     }
 
-    fn roots(&self, name: &str) -> Option<Arc<str>> {
-        match &self.snapshot.secrets.get(name)?.kind {
-            SecretKind::Validation(validation) => match &validation.roots {
-                Some(RootSource::Inline(pem)) => Some(Arc::clone(pem)),
-                _ => None,
-            },
-            SecretKind::Certificate(_) => None,
+    /// The roots of a name, with the revocation lists that come with them and those of the configuration.
+    fn trust(&self, key: &Key) -> Trust {
+        let SecretKind::Validation(validation) = &self.snapshot.secrets.get(key.1.as_ref()?)?.kind else {
+            return None;
+        };
+        match &validation.roots {
+            Some(RootSource::Inline(pem)) => {
+                Some((Arc::clone(pem), format!("{}{}", validation.crl, key.2).into()))
+            }
+            _ => None,
         }
     }
 }
 
 impl Entry {
-    fn publish(&mut self, chain: Option<(Arc<str>, Arc<str>)>, roots: Option<Arc<str>>) {
-        if chain == self.chain && roots == self.roots {
+    fn publish(&mut self, chains: Chains, trust: Trust) {
+        let new = Some((chains, trust));
+        if new == self.known {
             return;
         }
-        match material(chain.as_ref(), roots.as_deref()) {
-            Ok(material) => self.rotating.publish(material),
-            // The last good material serves on.
-            Err(error) => tracing::warn!(error = %error, "A certificate of the control plane cannot be used"),
+        if let Some((chains, trust)) = &new {
+            match material(chains, trust.as_ref()) {
+                Ok(material) => self.rotating.publish(material),
+                // The last good material serves on.
+                Err(error) => {
+                    tracing::warn!(error = %error, "A certificate of the control plane cannot be used")
+                }
+            }
         }
-        self.chain = chain;
-        self.roots = roots;
+        self.known = new;
     }
 }
 
-fn fresh(chain: Option<(Arc<str>, Arc<str>)>, roots: Option<Arc<str>>) -> Rotating {
-    match material(chain.as_ref(), roots.as_deref()) {
+fn fresh(chains: &Chains, trust: Option<&(Arc<str>, Box<str>)>) -> Rotating {
+    match material(chains, trust) {
         Ok(material) => Rotating::new(material),
         Err(error) => {
             tracing::warn!(error = %error, "An inline certificate cannot be used");
@@ -135,13 +149,13 @@ fn fresh(chain: Option<(Arc<str>, Arc<str>)>, roots: Option<Arc<str>>) -> Rotati
     }
 }
 
-fn material(
-    chain: Option<&(Arc<str>, Arc<str>)>,
-    roots: Option<&str>,
-) -> Result<Material, base_tls::TlsError> {
-    let roots = roots.map(Roots::from_pem).transpose()?;
-    match chain {
-        Some((chain, key)) => Material::from_pem(chain, key, roots),
-        None => Material::trust(roots),
-    }
+fn material(chains: &Chains, trust: Option<&(Arc<str>, Box<str>)>) -> Result<Material, base_tls::TlsError> {
+    let roots = match trust {
+        None => None,
+        Some((roots, crl)) if crl.is_empty() => Some(Roots::from_pem(roots)?),
+        Some((roots, crl)) => Some(Roots::from_pem(roots)?.with_crls(crl)?),
+    };
+    let Some(((chain, key), others)) = chains.split_first() else { return Material::trust(roots) };
+    let first = Material::from_pem(chain, key, roots)?;
+    others.iter().try_fold(first, |material, (chain, key)| material.and_pem(chain, key))
 }

@@ -8,6 +8,7 @@ use super::{Validation, secret_name};
 use crate::convert::{At, Converted, data_text, each, enumeration, flag, refuse, required};
 use crate::invalid::Invalid;
 use crate::matcher::proto::string_match;
+use crate::secret::SYSTEM_ROOTS;
 use crate::tls::{RootSource, SanKind, SanMatch};
 use policies_xds::core::DataSource;
 use policies_xds::core::data_source::Specifier;
@@ -88,7 +89,7 @@ fn roots(message: &CertificateValidationContext) -> Converted<Option<RootSource>
     if let Some(source) = &message.trusted_ca {
         return trusted_ca(source).map(Some);
     }
-    Ok(message.system_root_certs.as_ref().map(|_| RootSource::System))
+    Ok(message.system_root_certs.as_ref().map(|_| RootSource::Secret(SYSTEM_ROOTS.into())))
 }
 
 fn trusted_ca(source: &DataSource) -> Converted<RootSource> {
