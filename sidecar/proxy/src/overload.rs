@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// Longest time that a connection may be idle once timeouts are reduced.
 pub(crate) const IDLE_MAX: Duration = Duration::from_secs(5);
+/// The same once connections are no longer kept: one that is in use is told by its next response, not cut before its next request.
+const IDLE_MIN: Duration = Duration::from_millis(500);
 /// The same of a stream, once connections are no longer kept.
 const STREAM_IDLE_MIN: Duration = Duration::from_secs(1);
 /// How far below its beginning a step ends, in thousandths of the limit.
@@ -55,7 +57,7 @@ impl Level {
         match self {
             Self::Calm => None,
             Self::ReduceTimeouts => Some(IDLE_MAX),
-            Self::DisableKeepalive | Self::StopAccepting => Some(Duration::ZERO),
+            Self::DisableKeepalive | Self::StopAccepting => Some(IDLE_MIN),
         }
     }
 
