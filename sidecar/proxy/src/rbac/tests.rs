@@ -97,3 +97,66 @@ fn http_conditions_never_match_a_plain_connection() {
         Verdict::Allowed
     );
 }
+
+mod differential {
+    use proptest::prelude::*;
+    use sidecar_model::matcher::StringPattern;
+
+    use super::*;
+
+    const PATHS: [&str; 4] = ["/", "/a", "/a/b", "/private"];
+
+    fn permissions() -> impl Strategy<Value = Permission> {
+        let text = |pattern| Permission::UrlPath(StringMatch { pattern, ignore_case: false });
+        let leaf = prop_oneof![
+            Just(Permission::Any),
+            prop::sample::select(&PATHS[..]).prop_map(move |it| text(StringPattern::Exact(it.into()))),
+            prop::sample::select(&PATHS[..]).prop_map(move |it| text(StringPattern::Prefix(it.into()))),
+            prop::sample::select(&PATHS[..]).prop_map(move |it| text(StringPattern::Suffix(it.into()))),
+        ];
+        leaf.prop_recursive(4, 24, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 1..3).prop_map(Permission::And),
+                prop::collection::vec(inner.clone(), 1..3).prop_map(Permission::Or),
+                inner.prop_map(|it| Permission::Not(Box::new(it))),
+            ]
+        })
+    }
+
+    /// The textbook's reading, of one path.
+    fn holds(permission: &Permission, path: &str) -> bool {
+        match permission {
+            Permission::And(all) => all.iter().filter(|it| !holds(it, path)).count() == 0,
+            Permission::Or(some) => some.iter().filter(|it| holds(it, path)).count() > 0,
+            Permission::Not(one) => !holds(one, path),
+            Permission::UrlPath(StringMatch { pattern: StringPattern::Exact(text), .. }) => path == &**text,
+            Permission::UrlPath(StringMatch { pattern: StringPattern::Prefix(text), .. }) => {
+                path.get(..text.len()) == Some(text)
+            }
+            Permission::UrlPath(StringMatch { pattern: StringPattern::Suffix(text), .. }) => {
+                path.ends_with(&**text)
+            }
+            _ => true,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn verdicts_are_the_textbooks(tree in permissions(), path in prop::sample::select(&PATHS[..]), allow in any::<bool>()) {
+            let action = if allow { RbacAction::Allow } else { RbacAction::Deny };
+            let denied = verdict(&rules(action, tree.clone(), Principal::Any), &[], "GET", path) != Verdict::Allowed;
+            prop_assert_eq!(denied, holds(&tree, path) != allow);
+        }
+
+        #[test]
+        fn another_spelling_never_gets_more(tree in permissions(), path in prop::sample::select(&PATHS[1..]), allow in any::<bool>()) {
+            let action = if allow { RbacAction::Allow } else { RbacAction::Deny };
+            let rbac = rules(action, tree, Principal::Any);
+            if verdict(&rbac, &[], "GET", path) != Verdict::Allowed {
+                for other in [format!("/{path}"), format!("{path};x=y"), format!("/x/..;{path}"), path.replacen('/', "/%2e/", 1)] {
+                    prop_assert!(verdict(&rbac, &[], "GET", &other) != Verdict::Allowed, "{}", other);
+                }
+            }
+        }
+    }
+}
