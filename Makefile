@@ -7,7 +7,7 @@ RELEASE := $(TARGET_DIR)/$(HOST)/release
 DEBUG := $(TARGET_DIR)/$(HOST)/debug
 BINARIES := -p meshd-ctl -p meshd-app -p sidecar-app -p cluster-app -p bookinfo
 
-.PHONY: demo build test unit e2e bench down setup setup-test lint
+.PHONY: demo build test unit e2e bench fuzz hostile down setup setup-test lint
 
 ## demo: a cluster of two nodes, the mesh, the sample application, traffic
 demo: setup build
@@ -34,6 +34,15 @@ lint:
 bench: setup-test build
 	cargo build --release -p tests-perf
 	./tests/perf/run.sh $(RELEASE)
+
+## fuzz: every reader of foreign bytes for SECONDS (600) together, from SEED
+fuzz: setup
+	FUZZ_SECONDS=$(or $(SECONDS),600) FUZZ_SEED=$(or $(SEED),1) cargo test --release -p tests-fuzz -- --nocapture
+
+## hostile: the attacks of tests/hostile, long: 1,000,000 mutations, floods of 100 connections for 60 s each
+hostile: setup-test
+	cargo test -p tests-hostile --no-run
+	HOSTILE_MUTATIONS=1000000 HOSTILE_STREAMS=5000 HOSTILE_CONNECTIONS=100 HOSTILE_SECONDS=60 unshare --net sh -c 'ip link set lo up && cargo test --offline -p tests-hostile -- --nocapture --test-threads=1'
 
 setup:
 	@./tests/setup.sh base

@@ -39,13 +39,17 @@ pub struct ParseError {
     pub message: String,
 }
 
+/// Levels of lists and objects in one another. No kind of ours comes near it; each level costs stack, and a text may come from anybody.
+const DEPTH_MAX: usize = 40;
+
 /// Parses every document of a file; empty documents are left out.
 ///
 /// # Errors
-/// When the text is not YAML, has a key twice, or has a key that is not a string.
+/// When the text is not YAML, nests deeper than 40 levels, has a key twice, or has a key that is not a string.
 pub fn parse(text: &str) -> Result<Vec<Document>, ParseError> {
+    let options = serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: DEPTH_MAX } };
     let nodes: Vec<Spanned<Node>> =
-        serde_saphyr::from_multiple(text).map_err(|error| ParseError::new(&error))?;
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| ParseError::new(&error))?;
     let documents = nodes.into_iter().map(|node| {
         let mut positions = Positions::default();
         let place = place(node.referenced);

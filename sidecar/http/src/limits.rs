@@ -35,7 +35,7 @@ pub struct Limits {
     pub h2_connection_window: u32,
     /// Remotely reset streams that may await processing before the connection is closed (rapid reset).
     pub h2_pending_resets: usize,
-    /// Streams this side may have to reset for the peer's errors before the connection is closed.
+    /// Streams this side may have to reset or refuse for the peer's errors before the connection is closed.
     pub h2_local_resets: usize,
 }
 

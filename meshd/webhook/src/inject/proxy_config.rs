@@ -11,8 +11,10 @@ const FIELDS: [&str; 3] = ["concurrency", "holdApplicationUntilProxyStarts", "pr
 pub(super) fn environment(pod: &Value) -> Result<Vec<Value>, String> {
     let Some(text) = pod["metadata"]["annotations"][ANNOTATION].as_str() else { return Ok(Vec::new()) };
     let wrong = |why: String| format!("the annotation {ANNOTATION} {why}");
-    let config: Value =
-        serde_saphyr::from_str(text).map_err(|error| wrong(format!("is no YAML: {error}")))?;
+    // Read as policies are: bounded in depth, for it comes from whoever may create a pod.
+    let documents =
+        policies_api::document::parse(text).map_err(|error| wrong(format!("is no YAML: {error}")))?;
+    let config = documents.into_iter().next().map_or(Value::Null, |document| document.value);
     let fields = match &config {
         Value::Null => return Ok(Vec::new()),
         Value::Object(fields) => fields,

@@ -1,7 +1,9 @@
 //! Watches what an HTTP/2 peer sends: many control frames without any request or data are an attack.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -13,10 +15,40 @@ use crate::io::{BoxIo, Prefixed};
 const CONTROL_FRAMES_MAX: u64 = 1000;
 /// A peer that receives may send one control frame more for so many bytes: it must open its window again and again.
 const BYTES_A_FRAME: u64 = 1024;
+/// Heads that are read before those that were read are looked at. A head of a few bytes may stand for many kilobytes.
+const HEADS_AHEAD: u32 = 16;
 /// Bytes of a frame header (RFC 9113, 4.1).
 const HEADER_BYTES: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+
+/// What a server and the stream it reads from tell each other. Neither wakes the other: both are polled by the same task.
+#[derive(Default)]
+pub(crate) struct Watch {
+    flooded: Cell<bool>,
+    heads: Cell<u32>,
+    paused: Cell<bool>,
+}
+
+impl Watch {
+    /// Whether nothing more is read because the client floods.
+    pub(crate) fn flooded(&self) -> bool {
+        self.flooded.get()
+    }
+
+    /// Ends a pause; whether there was one, so that reading must be tried again.
+    pub(crate) fn resume(&self) -> bool {
+        self.heads.set(0);
+        self.paused.take()
+    }
+
+    fn stops(&self) -> bool {
+        if self.heads.get() >= HEADS_AHEAD {
+            self.paused.set(true);
+        }
+        self.flooded.get() || self.paused.get()
+    }
+}
 
 /// A stream that follows frame boundaries in what it reads.
 pub(crate) struct Watched {
@@ -28,6 +60,7 @@ pub(crate) struct Watched {
     control: u32,
     written: u64,
     since: Option<Instant>,
+    watch: Option<Rc<Watch>>,
 }
 
 impl Watched {
@@ -43,7 +76,13 @@ impl Watched {
             control: 0,
             written: 0,
             since: None,
+            watch: None,
         }
+    }
+
+    /// What a server sees of its client. With it a flood is no error of the stream, so that the server can still say why it ends.
+    pub(crate) fn watch(&mut self) -> Rc<Watch> {
+        Rc::clone(self.watch.get_or_insert_default())
     }
 
     /// Whether these bytes keep within the bound.
@@ -81,6 +120,11 @@ impl Watched {
     }
 
     fn count(&mut self, kind: u8) -> bool {
+        if kind == HEADERS
+            && let Some(watch) = &self.watch
+        {
+            watch.heads.set(watch.heads.get() + 1);
+        }
         if kind == HEADERS || (kind == DATA && self.payload_left > 0) {
             self.control = 0;
             self.written = 0;
@@ -105,12 +149,20 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.watch.as_ref().is_some_and(|watch| watch.stops()) {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         if let Poll::Ready(Ok(())) = polled
             && !self.follow(&buf.filled()[before..])
         {
-            return Poll::Ready(Err(io::Error::other("too many control frames")));
+            let Some(watch) = &self.watch else {
+                return Poll::Ready(Err(io::Error::other("too many control frames")));
+            };
+            watch.flooded.set(true);
+            buf.set_filled(before);
+            return Poll::Pending;
         }
         polled
     }

@@ -19,7 +19,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::body::{Pump, PumpError, RecvBody};
-use super::flood::Watched;
+use super::flood::{Watch, Watched};
 use super::{PREFACE, join_cookies, strip_connection_headers};
 use crate::body::{Body, BodyError};
 use crate::date;
@@ -42,7 +42,8 @@ pub async fn serve<H: Handler + 'static>(
     drain: DrainWatch,
     handler: Rc<H>,
 ) -> Served {
-    let io = Watched::new(Prefixed::new(prefix, io), PREFACE.len());
+    let mut io = Watched::new(Prefixed::new(prefix, io), PREFACE.len());
+    let watch = io.watch();
     let mut builder = Builder::new();
     builder
         .initial_window_size(limits.h2_stream_window)
@@ -57,7 +58,7 @@ pub async fn serve<H: Handler + 'static>(
     }
     let handshake = tokio::time::timeout(limits.head_timeout, builder.handshake::<_, Bytes>(io));
     let Ok(Ok(connection)) = handshake.await else { return Served::Failed };
-    Server::new(connection, limits, drain, handler).run().await
+    Server::new(connection, watch, limits, drain, handler).run().await
 }
 
 struct Server<H> {
@@ -65,9 +66,12 @@ struct Server<H> {
     limits: Rc<Limits>,
     drain: DrainWatch,
     handler: Rc<H>,
+    watch: Rc<Watch>,
     streams: Rc<Streams>,
     /// Requests that may still come.
     left: Option<u32>,
+    /// Requests that were refused.
+    refused: usize,
     idle: Option<Pin<Box<Sleep>>>,
     end: Option<Pin<Box<Sleep>>>,
     pings: Option<Pings>,
@@ -85,6 +89,7 @@ struct Streams {
 impl<H: Handler + 'static> Server<H> {
     fn new(
         mut connection: Connection<Watched, Bytes>,
+        watch: Rc<Watch>,
         limits: Rc<Limits>,
         drain: DrainWatch,
         handler: Rc<H>,
@@ -94,9 +99,11 @@ impl<H: Handler + 'static> Server<H> {
             pings: limits.h2_keepalive.and_then(|keepalive| Pings::new(keepalive, connection.ping_pong()?)),
             end: limits.max_connection_duration.map(sleeps),
             left: limits.max_requests,
+            refused: 0,
             streams: Rc::default(),
             idle: None,
             ending: None,
+            watch,
             connection,
             limits,
             drain,
@@ -107,6 +114,7 @@ impl<H: Handler + 'static> Server<H> {
     async fn run(mut self) -> Served {
         loop {
             match poll_fn(|cx| self.poll_accept(cx)).await {
+                _ if self.watch.flooded() => return self.calm().await,
                 Event::Ended(None) => return self.ending.unwrap_or(Served::Closed),
                 // A client that hears GOAWAY may hang up before all is said.
                 Event::Ended(Some(_)) => return self.ending.unwrap_or(Served::Failed),
@@ -114,16 +122,36 @@ impl<H: Handler + 'static> Server<H> {
                 Event::Request(request, respond) => {
                     self.idle = None;
                     self.left = self.left.map(|left| left.saturating_sub(1));
+                    let head = *request.method() == Method::HEAD;
+                    // Judged here and not in the stream's own task: refused heads shall not pile up until it runs.
+                    let request = match accept(request, &self.limits) {
+                        Ok(request) => request,
+                        Err(error) => {
+                            self.refuse(error, *respond);
+                            if self.refused > self.limits.h2_local_resets {
+                                return self.calm().await;
+                            }
+                            continue;
+                        }
+                    };
                     self.streams.active.set(self.streams.active.get() + 1);
                     let stream = Stream {
                         handler: Rc::clone(&self.handler),
-                        limits: Rc::clone(&self.limits),
                         streams: Guard(Rc::clone(&self.streams)),
                     };
-                    spawn_local(stream.run(request, *respond));
+                    spawn_local(stream.run(request, head, *respond));
                 }
             }
         }
+    }
+
+    fn refuse(&mut self, error: ParseError, mut respond: SendResponse<Bytes>) {
+        self.refused += 1;
+        self.handler.refused(error);
+        let mut response = Response::new(());
+        *response.status_mut() = error.status();
+        // The peer may have reset the stream meanwhile: then nobody waits for the answer.
+        let _ = respond.send_response(response, true);
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
@@ -138,11 +166,27 @@ impl<H: Handler + 'static> Server<H> {
         {
             return Poll::Ready(Event::PingTimeout);
         }
-        self.connection.poll_accept(cx).map(|accepted| match accepted {
+        let polled = self.connection.poll_accept(cx);
+        if self.watch.flooded() {
+            return Poll::Ready(Event::Ended(None));
+        }
+        if polled.is_pending() && self.watch.resume() {
+            cx.waker().wake_by_ref();
+        }
+        polled.map(|accepted| match accepted {
             None => Event::Ended(None),
             Some(Err(error)) => Event::Ended(Some(error)),
             Some(Ok((request, respond))) => Event::Request(request, Box::new(respond)),
         })
+    }
+
+    /// Ends a connection that floods, saying so; a peer that does not listen is not waited for.
+    async fn calm(mut self) -> Served {
+        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        let linger = self.limits.linger;
+        // Whether it heard or not, the connection ends here.
+        let _ = tokio::time::timeout(linger, poll_fn(|cx| self.connection.poll_closed(cx))).await;
+        Served::Failed
     }
 
     /// Why no further request is wanted on this connection.
@@ -229,25 +273,12 @@ impl Drop for Guard {
 
 struct Stream<H> {
     handler: Rc<H>,
-    limits: Rc<Limits>,
     streams: Guard,
 }
 
 impl<H: Handler> Stream<H> {
-    async fn run(self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-        let head = *request.method() == Method::HEAD;
+    async fn run(self, mut request: Request<Body>, head: bool, mut respond: SendResponse<Bytes>) {
         let connect = *request.method() == Method::CONNECT;
-        let mut request = match accept(request, &self.limits) {
-            Ok(request) => request,
-            Err(error) => {
-                self.handler.refused(error);
-                let mut response = Response::new(());
-                *response.status_mut() = error.status();
-                // The peer may have reset the stream meanwhile: then nobody waits for the answer.
-                let _ = respond.send_response(response, true);
-                return;
-            }
-        };
         // The body of a CONNECT is no body but the client's side of a stream.
         let client = connect.then(|| std::mem::take(request.body_mut()));
         let Some(reply) = unless_reset(self.handler.handle(request), &mut respond).await else { return };
