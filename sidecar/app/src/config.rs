@@ -180,6 +180,7 @@ pub(crate) struct Config {
     pub(crate) probers: Probers,
     pub(crate) scrape: Option<Scrape>,
     discovery_address: String,
+    discovery_protocol: sidecar_xds::Protocol,
     trust_domain: String,
     root_cert: PathBuf,
     token: PathBuf,
@@ -252,6 +253,12 @@ impl Config {
             scrape: scrape(text("ISTIO_PROMETHEUS_ANNOTATIONS").as_deref()),
             discovery_address: text("DISCOVERY_ADDRESS")
                 .unwrap_or_else(|| "meshd.mesh-system.svc:15012".to_owned()),
+            // Istio's agent has the same switch.
+            discovery_protocol: match text("ISTIO_DELTA_XDS").as_deref() {
+                None | Some("true" | "1") => sidecar_xds::Protocol::Delta,
+                Some("false" | "0") => sidecar_xds::Protocol::Whole,
+                Some(_) => anyhow::bail!("`ISTIO_DELTA_XDS` must be `true` or `false`"),
+            },
             trust_domain: text("TRUST_DOMAIN").unwrap_or_else(|| "cluster.local".to_owned()),
             root_cert: args.root_cert,
             token: args.token,
@@ -298,6 +305,7 @@ impl Config {
     pub(crate) fn discovery(&self) -> sidecar_xds::Config {
         sidecar_xds::Config {
             discovery_address: self.discovery_address.clone(),
+            protocol: self.discovery_protocol,
             root_cert: self.root_cert.clone(),
             token: self.token.clone(),
             node: sidecar_xds::Node {

@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct Config {
     /// `host:port` of discovery and of the certificate service; the host is what the server's certificate must prove.
     pub discovery_address: String,
+    /// How the control plane tells what is new.
+    pub protocol: Protocol,
     /// PEM file of the roots that vouch for the control plane; read again at every connection.
     pub root_cert: PathBuf,
     /// File with the service account's token; read again at every connection.
@@ -26,6 +28,16 @@ pub struct Config {
     pub service_account: String,
     /// Life asked for in certificate requests.
     pub certificate_ttl: Duration,
+}
+
+/// The form of discovery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Changes: `DeltaAggregatedResources`.
+    #[default]
+    Delta,
+    /// Whole states: `StreamAggregatedResources`.
+    Whole,
 }
 
 /// How the proxy presents itself.

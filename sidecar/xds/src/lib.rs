@@ -1,7 +1,8 @@
-//! The sidecar's side of the control plane: what it is told (delta ADS) and who it is (its certificate).
+//! The sidecar's side of the control plane: what it is told (ADS, by changes or by whole states) and who it is (its certificate).
 //!
 //! - [`config`]: what the caller has to know to begin;
 //! - `state`: subscriptions, versions, acknowledgements of one stream after another, pure;
+//! - `whole`: the same for control planes that send whole states, pure;
 //! - `warming`: when a change is complete enough to be put into force, pure;
 //! - `stream`: the stream itself, with reconnection and back-off;
 //! - `saved`: the last good configuration in a file, for a start while the control plane is away;
@@ -21,8 +22,9 @@ pub mod status;
 mod stream;
 mod transport;
 mod warming;
+mod whole;
 
-pub use config::{Config, Locality, Node};
+pub use config::{Config, Locality, Node, Protocol};
 pub use status::Status;
 
 use base_runtime::TaskGroup;

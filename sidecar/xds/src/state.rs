@@ -105,6 +105,11 @@ impl State {
         self.types.iter().map(|(kind, state)| (*kind, state))
     }
 
+    /// What is held of a type.
+    pub(crate) fn held(&self, kind: ResourceType) -> Option<&HashMap<Arc<str>, Held>> {
+        self.types.get(&kind).map(|state| &state.held)
+    }
+
     /// Whether clusters and listeners have both come.
     pub(crate) fn is_configured(&self) -> bool {
         self.types.iter().filter(|(kind, _)| is_wildcard(**kind)).all(|(_, state)| state.answered)

@@ -1,23 +1,27 @@
 //! The stream: connected, answered, connected again.
 
-use crate::config::Config;
+use crate::config::{Config, Protocol};
 use crate::files::FileSecrets;
 use crate::saved::Store;
 use crate::state::State;
 use crate::status::{Status, seconds};
 use crate::transport::{Channel, ConnectError, Connected, connect};
 use crate::warming::{Decision, Warming};
+use crate::whole::Whole;
 use base_types::{Backoff, ErrorChain};
 use policies_xds::discovery::{
-    AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse,
+    AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest,
+    DiscoveryResponse,
 };
-use sidecar_model::Snapshot;
+use sidecar_model::{ResourceType, Snapshot};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic::metadata::{Ascii, MetadataValue};
 
 /// Bounds of the pause before the next attempt.
 const BACK_OFF_BASE: Duration = Duration::from_millis(250);
@@ -48,6 +52,34 @@ enum StreamError {
     Silent,
 }
 
+/// Where requests go.
+enum Requests {
+    Delta(mpsc::Sender<DeltaDiscoveryRequest>),
+    Whole(mpsc::Sender<DiscoveryRequest>),
+}
+
+/// Where responses come from.
+enum Responses {
+    Delta(Streaming<DeltaDiscoveryResponse>),
+    Whole(Streaming<DiscoveryResponse>),
+}
+
+/// A response in the form it came in.
+enum Response {
+    Delta(DeltaDiscoveryResponse),
+    Whole(DiscoveryResponse),
+}
+
+impl Responses {
+    /// The next response; none at the stream's end. Cancelling it loses nothing.
+    async fn next(&mut self) -> Result<Option<Response>, tonic::Status> {
+        Ok(match self {
+            Self::Delta(stream) => stream.message().await?.map(Response::Delta),
+            Self::Whole(stream) => stream.message().await?.map(Response::Whole),
+        })
+    }
+}
+
 type Apply = Box<dyn FnMut(&Arc<Snapshot>) + Send>;
 
 struct Driver {
@@ -58,6 +90,7 @@ struct Driver {
     snapshots: watch::Sender<Arc<Snapshot>>,
     store: Option<Store>,
     files: FileSecrets,
+    whole: Whole,
     warming: Warming,
     /// Version of the state's snapshot that was published last.
     published: u64,
@@ -85,6 +118,7 @@ pub(crate) async fn run(
         snapshots,
         store,
         files: FileSecrets::default(),
+        whole: Whole::default(),
         warming: Warming::default(),
         published: 0,
         version: 0,
@@ -140,25 +174,14 @@ impl Driver {
         };
         let mut client = AggregatedDiscoveryServiceClient::<Channel>::with_origin(channel, origin)
             .max_decoding_message_size(RESPONSE_BYTES_MAX);
-        let (sender, receiver) = mpsc::channel(REQUESTS_MAX);
         let mut first = self.state.open();
         if let Some(request) = first.first_mut() {
             request.node = Some(self.config.node.message());
         }
-        for request in first {
-            // There are fewer types than places.
-            if sender.try_send(request).is_err() {
-                return StreamError::Ended;
-            }
-        }
-        let mut request = tonic::Request::new(ReceiverStream::new(receiver));
-        request.metadata_mut().insert("authorization", authorization);
         let talk = async {
-            let opened = tokio::time::timeout(PEER_TIMEOUT, client.delta_aggregated_resources(request)).await;
-            match opened {
-                Err(_) => StreamError::Silent,
-                Ok(Err(status)) => StreamError::Status(Box::new(status)),
-                Ok(Ok(response)) => self.talk(response.into_inner(), sender).await,
+            match self.open(&mut client, first, authorization).await {
+                Ok((responses, requests)) => self.talk(responses, requests).await,
+                Err(error) => error,
             }
         };
         tokio::select! {
@@ -167,11 +190,47 @@ impl Driver {
         }
     }
 
-    async fn talk(
+    /// Opens the stream with its first requests; there are fewer types than places for them.
+    async fn open(
         &mut self,
-        mut responses: Streaming<DeltaDiscoveryResponse>,
-        requests: mpsc::Sender<DeltaDiscoveryRequest>,
-    ) -> StreamError {
+        client: &mut AggregatedDiscoveryServiceClient<Channel>,
+        first: Vec<DeltaDiscoveryRequest>,
+        authorization: MetadataValue<Ascii>,
+    ) -> Result<(Responses, Requests), StreamError> {
+        fn stream<T>(
+            first: impl Iterator<Item = T>,
+            authorization: MetadataValue<Ascii>,
+        ) -> (mpsc::Sender<T>, tonic::Request<ReceiverStream<T>>) {
+            let (sender, receiver) = mpsc::channel(REQUESTS_MAX);
+            for request in first {
+                // The receiver is here, and there is room.
+                drop(sender.try_send(request));
+            }
+            let mut request = tonic::Request::new(ReceiverStream::new(receiver));
+            request.metadata_mut().insert("authorization", authorization);
+            (sender, request)
+        }
+        let refused = |status| StreamError::Status(Box::new(status));
+        let opened = async {
+            match self.config.protocol {
+                Protocol::Delta => {
+                    let (sender, request) = stream(first.into_iter(), authorization);
+                    let opened = client.delta_aggregated_resources(request).await.map_err(refused)?;
+                    Ok((Responses::Delta(opened.into_inner()), Requests::Delta(sender)))
+                }
+                Protocol::Whole => {
+                    self.whole.open();
+                    let first: Vec<_> = first.into_iter().map(|it| self.whole.request(it)).collect();
+                    let (sender, request) = stream(first.into_iter(), authorization);
+                    let opened = client.stream_aggregated_resources(request).await.map_err(refused)?;
+                    Ok((Responses::Whole(opened.into_inner()), Requests::Whole(sender)))
+                }
+            }
+        };
+        tokio::time::timeout(PEER_TIMEOUT, opened).await.map_err(|_| StreamError::Silent)?
+    }
+
+    async fn talk(&mut self, mut responses: Responses, requests: Requests) -> StreamError {
         tracing::info!(address = self.config.discovery_address, "Discovery stream opened");
         self.status.change(|view| {
             view.connected = true;
@@ -183,8 +242,9 @@ impl Driver {
         loop {
             let (publish_at, save_at) = (self.publish_at, self.save_at);
             tokio::select! {
-                message = responses.message() => match message {
+                message = responses.next() => match message {
                     Ok(Some(response)) => {
+                        let response = self.changes(response);
                         if let Err(error) = self.respond(response, &requests).await {
                             return error;
                         }
@@ -201,11 +261,24 @@ impl Driver {
         }
     }
 
+    /// A response as changes to what is held.
+    fn changes(&mut self, response: Response) -> DeltaDiscoveryResponse {
+        match response {
+            Response::Delta(response) => response,
+            Response::Whole(response) => {
+                let none = HashMap::new();
+                let kind = ResourceType::from_type_url(&response.type_url);
+                let held = kind.and_then(|kind| self.state.held(kind)).unwrap_or(&none);
+                self.whole.response(response, held)
+            }
+        }
+    }
+
     /// Takes in a response, puts it into force, asks for what it refers to, and answers it.
     async fn respond(
         &mut self,
         response: DeltaDiscoveryResponse,
-        requests: &mpsc::Sender<DeltaDiscoveryRequest>,
+        requests: &Requests,
     ) -> Result<(), StreamError> {
         let (resources, removed) = (response.resources.len(), response.removed_resources.len());
         let outcome = self.state.apply(response);
@@ -225,8 +298,16 @@ impl Driver {
                     "Resources refused"
                 );
             }
-            let sent = tokio::time::timeout(PEER_TIMEOUT, requests.send(request)).await;
-            sent.map_err(|_| StreamError::Silent)?.map_err(|_| StreamError::Ended)?;
+            let sent = async {
+                match requests {
+                    Requests::Delta(sender) => sender.send(request).await.is_ok(),
+                    Requests::Whole(sender) => sender.send(self.whole.request(request)).await.is_ok(),
+                }
+            };
+            let sent = tokio::time::timeout(PEER_TIMEOUT, sent).await.map_err(|_| StreamError::Silent)?;
+            if !sent {
+                return Err(StreamError::Ended);
+            }
         }
         let configured = self.state.is_configured();
         self.answered = true;

@@ -8,5 +8,7 @@ mod discovery;
 mod identity;
 #[path = "component/resources.rs"]
 mod resources;
+#[path = "component/whole.rs"]
+mod whole;
 #[path = "component/world.rs"]
 mod world;

@@ -178,10 +178,16 @@ impl Delta {
 
 impl Whole {
     /// Sends all resources of a type and returns what the client says to them.
+    pub async fn ask(&mut self, type_url: &str, version: &str, resources: Vec<Any>) -> DiscoveryRequest {
+        let nonce = self.send(type_url, version, resources).await;
+        self.request_where(type_url, |request| request.response_nonce == nonce).await
+    }
+
+    /// Sends all resources of a type and returns the response's nonce.
     ///
     /// # Panics
     /// When the client has gone.
-    pub async fn ask(&mut self, type_url: &str, version: &str, resources: Vec<Any>) -> DiscoveryRequest {
+    pub async fn send(&mut self, type_url: &str, version: &str, resources: Vec<Any>) -> String {
         let nonce = self.nonce(type_url);
         let response = DiscoveryResponse {
             type_url: type_url.into(),
@@ -191,7 +197,7 @@ impl Whole {
             ..Default::default()
         };
         assert!(self.reply(response).await, "the stream has ended");
-        self.request_where(type_url, |request| request.response_nonce == nonce).await
+        nonce
     }
 }
 

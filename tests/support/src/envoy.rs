@@ -30,7 +30,7 @@ pub fn program() -> Result<PathBuf> {
 pub fn start(config: &Path, log: &Path) -> Result<Process> {
     let mut command = Command::new(program()?);
     command.arg("--config-path").arg(config);
-    command.args(["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning"]);
+    command.args(["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error"]);
     Process::start(command, log)
 }
 

@@ -4,7 +4,7 @@ use base_runtime::TaskGroup;
 use base_tls::CertificateAuthority;
 use parking_lot::Mutex;
 use sidecar_model::Snapshot;
-use sidecar_xds::{Config, Handle, Node, start};
+use sidecar_xds::{Config, Handle, Node, Protocol, start};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,8 +45,13 @@ impl World {
     }
 
     pub fn client(&self, port: u16) -> Client {
+        self.client_of(port, Protocol::Delta)
+    }
+
+    pub fn client_of(&self, port: u16, protocol: Protocol) -> Client {
         let config = Config {
             discovery_address: format!("localhost:{port}"),
+            protocol,
             root_cert: self.path("root.pem"),
             token: self.path("token"),
             node: Node {
