@@ -3,7 +3,7 @@
 pub(crate) mod proto;
 
 use crate::access_log::AccessLog;
-use crate::http_filter::HttpFilter;
+use crate::http_filter::{HttpFilter, HttpFilterKind};
 use crate::route::RouteConfig;
 use crate::tracing::Tracing;
 use serde::Serialize;
@@ -224,5 +224,11 @@ impl HttpConnectionManager {
     /// Whether connections may be upgraded to `protocol`.
     pub fn allows_upgrade(&self, protocol: &str) -> bool {
         self.upgrades.iter().any(|upgrade| upgrade.enabled && upgrade.protocol.eq_ignore_ascii_case(protocol))
+    }
+
+    /// Whether the router, the last filter, adds no `x-envoy-` headers of its own.
+    pub fn suppresses_envoy_headers(&self) -> bool {
+        let last = self.http_filters.last().map(|filter| &filter.kind);
+        matches!(last, Some(HttpFilterKind::Router(router)) if router.suppress_envoy_headers)
     }
 }

@@ -5,7 +5,7 @@ pub(crate) mod proto;
 use crate::hcm::Upgrade;
 use crate::header_ops::HeaderOps;
 use crate::http_filter::RouteFilters;
-use crate::matcher::{Fraction, RegexRewrite};
+use crate::matcher::{Fraction, HeaderKey, RegexRewrite};
 use crate::metadata::Metadata;
 use crate::retry::RetryPolicy;
 use http::HeaderName;
@@ -131,8 +131,7 @@ pub enum HashSource {
     /// A header.
     Header {
         /// Its name.
-        #[serde(serialize_with = "crate::dump::display")]
-        name: HeaderName,
+        name: HeaderKey,
         /// A change to its value first.
         rewrite: Option<RegexRewrite>,
     },

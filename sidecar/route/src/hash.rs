@@ -1,8 +1,10 @@
 //! The hash by which consistent hashing chooses an endpoint.
 
 use crate::view::RequestView;
+use http::HeaderMap;
 use sidecar_model::{
     HeaderKey,
+    matcher::RegexRewrite,
     route_action::{HashPolicy, HashSource},
 };
 use std::{net::IpAddr, time::Duration};
@@ -30,12 +32,13 @@ pub fn hash(policies: &[HashPolicy], request: &RequestView<'_>, client: IpAddr, 
     let mut outcome = HashOutcome::default();
     for policy in policies {
         let found = match &policy.source {
-            HashSource::Header { name, rewrite } => {
-                request.header(&HeaderKey::Name(name.clone())).map(|value| match rewrite {
-                    Some(rewrite) => of(&rewrite.apply(&value)),
-                    None => of(&value),
-                })
+            HashSource::Header { name: HeaderKey::Name(name), rewrite } => {
+                values(request.headers, name, rewrite.as_ref())
             }
+            HashSource::Header { name, rewrite } => request.header(name).map(|value| match rewrite {
+                Some(rewrite) => of(&rewrite.apply(&value)),
+                None => of(&value),
+            }),
             HashSource::Cookie { name, ttl, path, attributes } => match cookie(request, name) {
                 Some(value) => Some(of(value)),
                 None => ttl.map(|ttl| {
@@ -54,12 +57,24 @@ pub fn hash(policies: &[HashPolicy], request: &RequestView<'_>, client: IpAddr, 
         if let Some(found) = found {
             // Envoy's combination: the order of policies matters.
             outcome.hash = Some(outcome.hash.map_or(found, |hash| hash.rotate_left(1) ^ found));
-            if policy.terminal {
-                break;
-            }
+        }
+        // It ends the list even when it found nothing itself.
+        if policy.terminal && outcome.hash.is_some() {
+            break;
         }
     }
     outcome
+}
+
+/// All values of a header, in order of their bytes, each hashed with the hash so far as its seed: as Envoy does, so that the order
+/// in which they come does not matter.
+fn values(headers: &HeaderMap, name: &http::HeaderName, rewrite: Option<&RegexRewrite>) -> Option<u64> {
+    let all = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let mut all: Vec<String> = all
+        .map(|value| rewrite.map_or_else(|| value.clone().into_owned(), |rewrite| rewrite.apply(&value)))
+        .collect();
+    all.sort_unstable();
+    (!all.is_empty()).then(|| all.iter().fold(0, |seed, value| xxh64(value.as_bytes(), seed)))
 }
 
 fn of(text: &str) -> u64 {
@@ -70,7 +85,7 @@ fn cookie<'a>(request: &RequestView<'a>, name: &str) -> Option<&'a str> {
     let all = request.headers.get_all(http::header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     all.flat_map(|value| value.split(';')).find_map(|pair| {
         let (key, value) = pair.trim().split_once('=')?;
-        (key == name).then(|| value.trim_matches('"'))
+        (key == name).then(|| value.trim_matches('"')).filter(|value| !value.is_empty())
     })
 }
 

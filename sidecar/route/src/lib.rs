@@ -13,10 +13,10 @@ mod tests;
 mod view;
 
 pub use hash::{HashOutcome, NewCookie, hash};
-pub use matching::{headers_match, route_matches};
+pub use matching::{header_matches, headers_match, route_matches};
 pub use redirect::{location, tls_location};
 pub use rewrite::{host_rewrite, path_rewrite};
-pub use table::{Found, RouteTable, TableCache};
+pub use table::{Found, RouteTable, TableCache, without_port};
 pub use view::RequestView;
 
 use sidecar_model::{ClusterChoice, RouteAction, WeightedCluster};

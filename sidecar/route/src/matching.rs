@@ -1,7 +1,7 @@
 //! Whether a route's conditions hold.
 
 use crate::view::RequestView;
-use sidecar_model::{HeaderMatch, Metadata, PathMatch, RouteMatch};
+use sidecar_model::{HeaderKey, HeaderMatch, Metadata, PathMatch, RouteMatch};
 
 /// Whether all conditions of a route hold. `random` decides about a runtime fraction.
 #[must_use]
@@ -17,7 +17,27 @@ pub fn route_matches(conditions: &RouteMatch, request: &RequestView<'_>, random:
 /// Whether all header conditions hold.
 #[must_use]
 pub fn headers_match(conditions: &[HeaderMatch], request: &RequestView<'_>) -> bool {
-    conditions.iter().all(|condition| condition.is_match(request.header(&condition.key).as_deref()))
+    conditions.iter().all(|condition| header_matches(condition, request))
+}
+
+/// Whether a header condition holds. Of several values of one header one is enough, each taken by itself, as in Envoy: a client cannot
+/// hide one by sending another.
+#[must_use]
+pub fn header_matches(condition: &HeaderMatch, request: &RequestView<'_>) -> bool {
+    if let HeaderKey::Name(name) = &condition.key {
+        let mut values = request.headers.get_all(name).iter();
+        if values.next().is_some() && values.next().is_some() {
+            let texts = request.headers.get_all(name).iter();
+            let mut texts = texts.map(|value| String::from_utf8_lossy(value.as_bytes()));
+            // Inverted, no value may fit.
+            return if condition.invert {
+                texts.all(|text| condition.is_match(Some(&text)))
+            } else {
+                texts.any(|text| condition.is_match(Some(&text)))
+            };
+        }
+    }
+    condition.is_match(request.header(&condition.key).as_deref())
 }
 
 fn metadata_matches(conditions: &RouteMatch, request: &RequestView<'_>) -> bool {

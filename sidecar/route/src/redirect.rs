@@ -37,11 +37,12 @@ pub fn location(redirect: &Redirect, conditions: &RouteMatch, request: &RequestV
 /// The value of `location` that sends a plain-text request to HTTPS.
 #[must_use]
 pub fn tls_location(request: &RequestView<'_>) -> String {
-    format!("https://{}{}", without_port(request.authority), request.path)
+    format!("https://{}{}", request.authority, request.path)
 }
 
 /// A port that was the default of the old scheme means nothing under the new one.
 fn loses_default_port(request: &RequestView<'_>, scheme: &str) -> bool {
     let port = request.authority.strip_prefix(without_port(request.authority));
-    matches!((request.scheme, scheme, port), ("http", "https", Some(":80")) | ("https", "http", Some(":443")))
+    request.scheme != scheme
+        && matches!((request.scheme, port), ("http", Some(":80")) | ("https", Some(":443")))
 }

@@ -2,7 +2,7 @@
 
 use crate::view::RequestView;
 use sidecar_model::{
-    PathMatch, RouteAction, RouteMatch, WeightedCluster,
+    PathMatch, RouteAction, RouteMatch,
     route_action::{HostRewrite, PathRewrite},
 };
 use std::borrow::Cow;
@@ -28,13 +28,9 @@ pub fn path_rewrite(
 #[must_use]
 pub fn host_rewrite<'a>(
     action: &'a RouteAction,
-    weighted: Option<&'a WeightedCluster>,
     request: &RequestView<'a>,
     endpoint_host: &'a str,
 ) -> Option<Cow<'a, str>> {
-    if let Some(host) = weighted.and_then(|w| w.host_rewrite.as_deref()) {
-        return Some(host.into());
-    }
     match action.host_rewrite.as_ref()? {
         HostRewrite::Literal(host) => Some((&**host).into()),
         HostRewrite::Auto => (!endpoint_host.is_empty()).then(|| endpoint_host.into()),
@@ -48,11 +44,8 @@ pub fn host_rewrite<'a>(
 /// Puts `with` in place of what the condition matched: the prefix, or the whole path.
 pub(crate) fn replace_prefix(conditions: &RouteMatch, path: &str, with: &str) -> String {
     let rest = match &conditions.path {
-        PathMatch::Prefix(prefix) => path.get(prefix.len()..).unwrap_or_default(),
-        PathMatch::PathSeparatedPrefix(prefix) => {
-            let rest = path.get(prefix.len()..).unwrap_or_default();
-            // `/a` → `/` on `/a/b` gives `/b`, not `//b` (Gateway API, ReplacePrefixMatch).
-            if with.ends_with('/') { rest.strip_prefix('/').unwrap_or(rest) } else { rest }
+        PathMatch::Prefix(prefix) | PathMatch::PathSeparatedPrefix(prefix) => {
+            path.get(prefix.len()..).unwrap_or_default()
         }
         PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Template(_) | PathMatch::Connect => "",
     };

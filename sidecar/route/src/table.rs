@@ -107,7 +107,8 @@ fn longest(sorted: &[(Box<str>, usize)], fits: impl Fn(&str) -> bool) -> Option<
 }
 
 /// `host:80` → `host`, `[::1]:80` → `[::1]`; anything else as it is.
-pub(crate) fn without_port(authority: &str) -> &str {
+#[must_use]
+pub fn without_port(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port))
             if port.bytes().all(|b| b.is_ascii_digit()) && (!host.contains(':') || host.ends_with(']')) =>

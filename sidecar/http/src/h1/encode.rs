@@ -44,9 +44,10 @@ pub(crate) fn request(parts: &request::Parts, framing: Framing, out: &mut BytesM
     match framing {
         Framing::Chunked => put(out, b"transfer-encoding: chunked\r\n"),
         Framing::Length(0) => {
-            let bodyless =
-                matches!(parts.method, Method::GET | Method::HEAD | Method::CONNECT | Method::OPTIONS)
-                    && !parts.headers.contains_key(header::CONTENT_LENGTH);
+            let bodyless = matches!(
+                parts.method,
+                Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT
+            ) && !parts.headers.contains_key(header::CONTENT_LENGTH);
             if !bodyless && !parts.headers.contains_key(header::UPGRADE) {
                 put(out, b"content-length: 0\r\n");
             }
@@ -56,8 +57,6 @@ pub(crate) fn request(parts: &request::Parts, framing: Framing, out: &mut BytesM
     }
     if parts.headers.contains_key(header::UPGRADE) {
         put(out, b"connection: Upgrade\r\n");
-    } else if parts.headers.contains_key(header::TE) {
-        put(out, b"connection: TE\r\n");
     }
     put(out, b"\r\n");
 }

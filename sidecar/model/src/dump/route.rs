@@ -99,13 +99,7 @@ fn matches(of: &RouteMatch) -> Value {
 }
 
 fn header(of: &HeaderMatch) -> Value {
-    let name = match &of.key {
-        HeaderKey::Method => ":method",
-        HeaderKey::Authority => ":authority",
-        HeaderKey::Path => ":path",
-        HeaderKey::Scheme => ":scheme",
-        HeaderKey::Name(name) => name.as_str(),
-    };
+    let name = key_name(&of.key);
     let mut fields = json!({
         "name": name,
         "invert_match": of.invert,
@@ -189,7 +183,7 @@ fn mirrors(all: &[Mirror]) -> Vec<Value> {
 fn hash(policy: &HashPolicy) -> Value {
     let mut fields = json!({ "terminal": policy.terminal });
     match &policy.source {
-        HashSource::Header { name, .. } => fields["header"] = json!({ "header_name": name.as_str() }),
+        HashSource::Header { name, .. } => fields["header"] = json!({ "header_name": key_name(name) }),
         HashSource::Cookie { name, ttl, path, .. } => {
             fields["cookie"] = json!({ "name": name, "ttl": ttl.map(seconds), "path": path });
         }
@@ -234,4 +228,14 @@ fn retry(policy: &RetryPolicy) -> Value {
         "retriable_status_codes": policy.retriable_status_codes,
         "host_selection_retry_max_attempts": policy.host_selection_attempts_max.to_string(),
     })
+}
+
+fn key_name(key: &HeaderKey) -> &str {
+    match key {
+        HeaderKey::Method => ":method",
+        HeaderKey::Authority => ":authority",
+        HeaderKey::Path => ":path",
+        HeaderKey::Scheme => ":scheme",
+        HeaderKey::Name(name) => name.as_str(),
+    }
 }

@@ -37,6 +37,7 @@ fn delay(message: &fault_common::FaultDelay) -> Converted<FaultDelay> {
 }
 
 fn abort(message: &fault::FaultAbort) -> Converted<FaultAbort> {
+    refuse("response_body", !message.response_body.is_empty())?;
     let status = match required("http_status", &message.error_type)? {
         ErrorType::HttpStatus(code) => AbortStatus::Http(status("http_status", *code)?),
         ErrorType::GrpcStatus(code) => AbortStatus::Grpc(*code),

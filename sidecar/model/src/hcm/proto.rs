@@ -121,6 +121,7 @@ fn refuse_what_is_missing(message: &Message) -> Converted<()> {
     refuse("path_normalization_options", message.path_normalization_options.is_some())?;
     refuse("original_ip_detection_extensions", !message.original_ip_detection_extensions.is_empty())?;
     refuse("early_header_mutation_extensions", !message.early_header_mutation_extensions.is_empty())?;
+    refuse("internal_address_config", message.internal_address_config.is_some())?;
     refuse("forward_client_cert_matcher", message.forward_client_cert_matcher.is_some())
 }
 

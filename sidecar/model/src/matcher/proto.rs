@@ -89,7 +89,7 @@ pub(crate) fn header_match(message: &route::HeaderMatcher) -> Converted<HeaderMa
     Ok(HeaderMatch { key, value, invert, treat_missing_as_empty: message.treat_missing_header_as_empty })
 }
 
-fn header_key(field: &str, name: &str) -> Converted<HeaderKey> {
+pub(crate) fn header_key(field: &str, name: &str) -> Converted<HeaderKey> {
     Ok(match name.to_ascii_lowercase().as_str() {
         ":method" => HeaderKey::Method,
         ":authority" | "host" => HeaderKey::Authority,
@@ -177,6 +177,10 @@ pub(crate) fn percent_fraction(
     Ok(Fraction { per_million: parts as u32 })
 }
 
+/// What `*` and `**` take in a template: characters that RFC 3986 lets stand in a path, the star excepted, as in Envoy.
+const SEGMENT: &str = r"[a-zA-Z0-9\-._~%!$&'()+,;:@=]+";
+const ANY_SEGMENTS: &str = r"[a-zA-Z0-9\-._~%!$&'()+,;:@=/]*";
+
 /// Turns a path template (`/a/*`, `/a/**`, `/a/{name}/b`, `/a/{name=**}`, also `{*}` and `{**}`) into an expression.
 pub(crate) fn path_template(template: &str) -> Converted<Regex> {
     if !template.starts_with('/') {
@@ -188,10 +192,10 @@ pub(crate) fn path_template(template: &str) -> Converted<Regex> {
         let (literal, operator) = rest.split_at(at);
         expression.push_str(&escape(literal));
         rest = if let Some(after) = operator.strip_prefix("**") {
-            expression.push_str(".*");
+            expression.push_str(ANY_SEGMENTS);
             after
         } else if let Some(after) = operator.strip_prefix('*') {
-            expression.push_str("[^/]+");
+            expression.push_str(SEGMENT);
             after
         } else {
             let (variable, after) = operator
@@ -216,8 +220,8 @@ fn variable_expression(variable: &str) -> Converted<String> {
         None => variable,
     };
     let segments = pattern.split('/').map(|segment| match segment {
-        "*" => Ok("[^/]+".to_owned()),
-        "**" => Ok(".*".to_owned()),
+        "*" => Ok(SEGMENT.to_owned()),
+        "**" => Ok(ANY_SEGMENTS.to_owned()),
         literal if !literal.is_empty() && !literal.contains(['*', '{']) => Ok(escape(literal)),
         _ => Err(Invalid::new(
             "path_template",

@@ -24,11 +24,12 @@ use tokio::time::Sleep;
 use super::failure::Failure;
 use super::filters::Afterwards;
 use super::grpc;
+use super::prepare::FORWARDED_PROTO;
 use super::record::{Busy, Record};
 use super::replay::Replay;
 use super::respond::{ATTEMPT_COUNT, SERVICE_TIME, Shape};
-use super::retry::{self, Retries};
-use super::rewrite::{Switch, rewrite, rewrite_host, switch, timeout};
+use super::retry::Retries;
+use super::rewrite::{Limits, Switch, rewrite, rewrite_host, switch, tell_timeout, timeout};
 use super::router::{Answer, Chosen, view};
 use super::still::{Lively, Stillness};
 use super::stream::Clocks;
@@ -99,10 +100,11 @@ pub(super) async fn forward(
         Err(failure) => {
             let mut response = reply::failed(&failure, record);
             record.capture_request(&parts.uri, &parts.headers);
-            if cx.chosen.host.include_attempt_count_in_response && record.attempts > 0 {
-                response.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(record.attempts));
+            let tried = !matches!(failure, Failure::NoCluster(_) | Failure::UpgradeDenied);
+            response = shape.routed(response, cx.chosen, &parts.headers, record);
+            if cx.chosen.host.include_attempt_count_in_response && tried {
+                response.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(record.attempts.max(1)));
             }
-            let response = shape.routed(response, cx.chosen, &parts.headers, record);
             shape.local(response, record, Some(cx.afterwards)).into()
         }
     }
@@ -136,10 +138,8 @@ async fn begin(
     };
     record.holds.request = Some(permit);
     let policy = cx.action.retry.as_ref().or(cx.chosen.host.retry.as_ref());
-    let retries = Retries::new(policy, parts, &view(parts, record));
     let timeout = timeout(cx, parts, record);
-    let per_try = retry::millis(parts.headers.get(retry::PER_TRY_TIMEOUT))
-        .or_else(|| retries.as_ref().and_then(Retries::per_try_timeout));
+    let per_try = policy.and_then(|policy| policy.per_try_timeout).filter(|limit| !limit.is_zero());
     let clocks = match cx.clocks {
         Some(clocks) => {
             clocks.route(cx.action);
@@ -147,7 +147,9 @@ async fn begin(
         }
         None => Clocks::of_route(cx.action, &mut body),
     };
-    rewrite(cx, parts, record, timeout);
+    rewrite(cx, parts, record, Limits { attempt: per_try, whole: timeout });
+    // Whether a request is one to try again is judged by what is sent.
+    let retries = Retries::new(policy, &view(parts, record));
     let hashed = cx.chosen.seed.map_or_else(HashOutcome::default, |seed| {
         hash(&cx.action.hash_policy, &view(parts, record), record.remote.ip(), seed)
     });
@@ -332,8 +334,12 @@ impl Exchange<'_> {
         if let Some(host) = pick.host.as_ref().filter(|host| !host.endpoint.hostname.is_empty()) {
             rewrite_host(cx, self.parts, record, &host.endpoint.hostname);
         }
-        if cx.chosen.host.include_request_attempt_count {
+        if cx.chosen.host.include_request_attempt_count && record.attempts > 1 {
             self.parts.headers.insert(ATTEMPT_COUNT, HeaderValue::from(record.attempts));
+        }
+        if record.attempts > 1 && !cx.plan.hcm.suppresses_envoy_headers() {
+            let limits = Limits { attempt: self.per_try, whole: self.clock.timeout };
+            tell_timeout(self.parts, limits, record.begun.elapsed());
         }
         if cx.connection.down.listener.listener.direction == Direction::Inbound {
             return;
@@ -478,12 +484,16 @@ impl Exchange<'_> {
             response = Response::from_parts(parts, Body::wrap(Lively::new(body, limit)));
         }
         let headers = response.headers_mut();
-        headers.insert(SERVICE_TIME, HeaderValue::from(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)));
-        if self.cx.chosen.host.include_attempt_count_in_response {
-            headers.insert(ATTEMPT_COUNT, HeaderValue::from(record.attempts));
+        if !self.cx.plan.hcm.suppresses_envoy_headers() {
+            let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            headers.insert(SERVICE_TIME, HeaderValue::from(took));
         }
         let shape = Shape { connection: self.cx.connection, plan: self.cx.plan };
-        let response = shape.routed(response, self.cx.chosen, &self.parts.headers, record);
+        record.code = response.status().as_u16();
+        let mut response = shape.routed(response, self.cx.chosen, &self.parts.headers, record);
+        if self.cx.chosen.host.include_attempt_count_in_response {
+            response.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(record.attempts));
+        }
         Answer { upgraded, ..shape.upstream(response, record, self.cx.afterwards).into() }
     }
 }
@@ -557,7 +567,12 @@ async fn attempt(
             (connection.send(parts, body, Some(returner)).await, info, reused)
         }
         Ready::Http2 { client, info, reused } => {
-            let https = info.tls;
+            // What the client sees, as far as it is known.
+            let https = match parts.headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+                Some(b"https") => true,
+                Some(b"http") => false,
+                _ => info.tls,
+            };
             (client.send(parts, body, https).await, info, reused)
         }
     };

@@ -18,30 +18,43 @@ pub(super) enum Verdict {
 
 /// Judges a request. `random` decides whether the policy is applied at all.
 pub(super) fn judge(policy: &CorsPolicy, method: &Method, headers: &HeaderMap, random: u64) -> Verdict {
-    let Some(origin) = headers.get(header::ORIGIN) else { return Verdict::Pass };
+    let origin = headers.get(header::ORIGIN).filter(|origin| !origin.is_empty());
+    let Some(origin) = origin else { return Verdict::Pass };
     if !policy.enabled.hit(random) {
         return Verdict::Pass;
     }
-    let allowed = origin.to_str().is_ok_and(|text| policy.allow_origins.iter().any(|one| one.is_match(text)));
-    let preflight = *method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    // An exact `*` allows every origin.
+    let fits = |text: &str| policy.allow_origins.iter().any(|one| one.is_match("*") || one.is_match(text));
+    let allowed = origin.to_str().is_ok_and(fits);
+    let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).filter(|method| !method.is_empty());
+    let asked = asked.filter(|_| *method == Method::OPTIONS);
+    let preflight = asked.is_some();
     let mut extra = HeaderMap::new();
-    if !allowed {
-        return if preflight && !policy.forward_not_matching_preflights {
-            Verdict::Answer(reply::text(StatusCode::OK, ""))
-        } else {
-            Verdict::Pass
-        };
+    if !allowed && (!preflight || policy.forward_not_matching_preflights.unwrap_or(true)) {
+        return Verdict::Pass;
     }
-    extra.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    if policy.allow_credentials {
+    if allowed {
+        extra.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
+    if policy.allow_credentials == Some(true) {
         extra.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     }
-    if !preflight {
+    if allowed {
         put(&mut extra, header::ACCESS_CONTROL_EXPOSE_HEADERS, &policy.expose_headers);
+    }
+    if !preflight {
         return Verdict::Allow(extra);
     }
-    put(&mut extra, header::ACCESS_CONTROL_ALLOW_METHODS, &policy.allow_methods);
-    put(&mut extra, header::ACCESS_CONTROL_ALLOW_HEADERS, &policy.allow_headers);
+    let wanted = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
+    for (name, allowed, asked) in [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, &policy.allow_methods, asked),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, &policy.allow_headers, wanted),
+    ] {
+        match (&**allowed, asked) {
+            ("*", asked) => drop(extra.insert(name, asked.cloned().unwrap_or(HeaderValue::from_static("")))),
+            (text, _) => put(&mut extra, name, text),
+        }
+    }
     put(&mut extra, header::ACCESS_CONTROL_MAX_AGE, &policy.max_age);
     let mut response = reply::text(StatusCode::OK, "");
     *response.headers_mut() = extra;
@@ -67,8 +80,8 @@ mod tests {
             allow_headers: "x-a".into(),
             expose_headers: "x-b".into(),
             max_age: "600".into(),
-            allow_credentials: true,
-            forward_not_matching_preflights: forward,
+            allow_credentials: Some(true),
+            forward_not_matching_preflights: Some(forward),
             enabled: Fraction::ALL,
         }
     }
@@ -99,7 +112,7 @@ mod tests {
         let Verdict::Answer(answer) = judge(&policy(false), &method, &headers, 0) else {
             panic!("forwarded")
         };
-        assert!(answer.headers().is_empty());
+        assert!(!answer.headers().contains_key("access-control-allow-origin"));
         assert!(matches!(judge(&policy(true), &Method::GET, &HeaderMap::new(), 0), Verdict::Pass));
     }
 }

@@ -93,6 +93,8 @@ pub(super) struct Meaning {
     pub(super) flag: Option<Flag>,
     pub(super) details: Cow<'static, str>,
     pub(super) body: Cow<'static, str>,
+    /// Why the transport failed; empty when it did not.
+    pub(super) transport: String,
     pub(super) overloaded: bool,
 }
 
@@ -234,27 +236,28 @@ impl Failure {
 }
 
 fn row(status: StatusCode, flag: Option<Flag>, details: &'static str, body: &'static str) -> Meaning {
-    Meaning { status, grpc_status: None, flag, details: details.into(), body: body.into(), overloaded: false }
+    row_of(status, flag, details.into(), body.into())
+}
+
+fn row_of(
+    status: StatusCode,
+    flag: Option<Flag>,
+    details: Cow<'static, str>,
+    body: Cow<'static, str>,
+) -> Meaning {
+    Meaning { status, grpc_status: None, flag, details, body, transport: String::new(), overloaded: false }
 }
 
 /// A reset before the response: Envoy's body and details from the reason's name.
 fn reset(status: StatusCode, flag: Flag, reason: &str, transport: &str) -> Meaning {
-    let mut body =
-        format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
+    // The transport's reason is for the log: clients are not told of it.
+    let body = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
     let mut details = reason.replace(' ', "_");
     if !transport.is_empty() {
-        body.push_str(&format!(", transport failure reason: {transport}"));
         details.push_str(&format!("|{}", transport.replace(' ', "_")));
     }
     let details = format!("upstream_reset_before_response_started{{{details}}}");
-    Meaning {
-        status,
-        grpc_status: None,
-        flag: Some(flag),
-        details: details.into(),
-        body: body.into(),
-        overloaded: false,
-    }
+    Meaning { transport: transport.to_owned(), ..row_of(status, Some(flag), details.into(), body.into()) }
 }
 
 impl From<SendError> for Failure {
@@ -291,8 +294,7 @@ mod tests {
         let meaning = Failure::Connect(ConnectError::Failed("Connection refused".into())).meaning();
         assert_eq!(
             meaning.body,
-            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
-             transport failure reason: delayed connect error: Connection refused"
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
         );
         assert_eq!(
             meaning.details,

@@ -1,5 +1,6 @@
 //! The filters of a connection manager, in their order.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
@@ -10,7 +11,7 @@ use sidecar_external::HeaderChange;
 use sidecar_http::Body;
 use sidecar_model::http_filter::HeaderMutation;
 use sidecar_model::jwt::JwtRequirementChoice;
-use sidecar_model::{HttpFilterKind, RouteFilter, RouteFilterConfig};
+use sidecar_model::{Action, HttpFilterKind, RouteFilter, RouteFilterConfig};
 
 use super::Connection;
 use super::cors::{self, Verdict as Cors};
@@ -31,6 +32,8 @@ pub(super) struct Afterwards {
     pub(super) headers: HeaderMap,
     /// Headers that are changed, as an authorization service said.
     pub(super) changes: Vec<HeaderChange>,
+    /// The answer is one to a preflight, which no route changes.
+    pub(super) preflight: bool,
     /// Changes by header mutation filters.
     pub(super) mutations: Vec<Arc<HeaderMutation>>,
     /// The client speaks gRPC-Web.
@@ -39,7 +42,8 @@ pub(super) struct Afterwards {
     pub(super) reroute: bool,
 }
 
-/// Runs every filter before the router; an answer ends the request.
+/// Runs every filter before the router; an answer ends the request. What the filters so far want of it is in `afterwards`.
+#[expect(clippy::too_many_arguments, reason = "each is another part of the request and its surroundings")]
 pub(super) async fn run(
     connection: &Connection,
     config: &Config,
@@ -48,9 +52,9 @@ pub(super) async fn run(
     parts: &mut Parts,
     body: &mut Body,
     record: &mut Record,
-) -> Result<Afterwards, Response<Body>> {
+    afterwards: &mut Afterwards,
+) -> Result<(), Response<Body>> {
     let worker = &connection.down.worker;
-    let mut afterwards = Afterwards::default();
     for filter in &plan.hcm.http_filters {
         let here = chosen.and_then(|chosen| chosen.filter(&filter.name));
         if here.map_or(filter.disabled, |here| here.disabled) {
@@ -86,11 +90,12 @@ pub(super) async fn run(
             }
             HttpFilterKind::Cors => {
                 if let Some(policy) = chosen.and_then(Chosen::cors) {
-                    match cors::judge(policy, &parts.method, &parts.headers, worker.random()) {
+                    match cors::judge(&policy, &parts.method, &parts.headers, worker.random()) {
                         Cors::Pass => {}
                         Cors::Allow(headers) => afterwards.headers.extend(headers),
                         Cors::Answer(response) => {
                             record.details = "cors_preflight".into();
+                            afterwards.preflight = true;
                             return Err(response);
                         }
                     }
@@ -123,14 +128,14 @@ pub(super) async fn run(
                 };
                 let asking = ext_authz::Asking { connection, config, filter, settings };
                 // Boxed: a request that nobody is asked about shall not carry its size.
-                Box::pin(asking.judge(parts, body, record, &mut afterwards)).await?;
+                Box::pin(asking.judge(parts, body, record, afterwards)).await?;
             }
             HttpFilterKind::LocalRateLimit(own) => {
                 let limit = match here.and_then(|here| here.config.as_ref()) {
                     Some(RouteFilterConfig::LocalRateLimit(limit)) => limit,
                     _ => own,
                 };
-                rate_limit::local(limit, connection, chosen, parts, record, &mut afterwards)?;
+                rate_limit::local(limit, connection, chosen, parts, record, afterwards)?;
             }
             HttpFilterKind::RateLimit(filter) => {
                 let route = match here.and_then(|here| here.config.as_ref()) {
@@ -138,12 +143,12 @@ pub(super) async fn run(
                     _ => None,
                 };
                 let asking = rate_limit::Asking { connection, config, filter, route, chosen };
-                Box::pin(asking.judge(parts, record, &mut afterwards)).await?;
+                Box::pin(asking.judge(parts, record, afterwards)).await?;
             }
             HttpFilterKind::Native(_) | HttpFilterKind::Router(_) => {}
         }
     }
-    Ok(afterwards)
+    Ok(())
 }
 
 /// Judges the token of a request; what it proves is in the record afterwards. Whether it proves anything.
@@ -197,10 +202,14 @@ impl Chosen {
             .or_else(|| self.host.filters.fault())
     }
 
-    fn cors(&self) -> Option<&Arc<sidecar_model::CorsPolicy>> {
-        self.weighted()
-            .and_then(|weighted| weighted.filters.cors())
-            .or_else(|| self.route.filters.cors())
-            .or_else(|| self.host.filters.cors())
+    /// The policy of a forwarding route, completed by that of its host; others have none.
+    fn cors(&self) -> Option<Cow<'_, sidecar_model::CorsPolicy>> {
+        if !matches!(self.route.action, Action::Forward(_)) {
+            return None;
+        }
+        let weighted = self.weighted().and_then(|weighted| weighted.filters.cors());
+        let mut all = [weighted, self.route.filters.cors(), self.host.filters.cors()].into_iter().flatten();
+        let first = Cow::Borrowed(&**all.next()?);
+        Some(all.fold(first, |own, other| Cow::Owned(own.into_owned().over(other))))
     }
 }

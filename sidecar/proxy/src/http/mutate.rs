@@ -15,7 +15,8 @@ pub(super) enum Side<'a> {
     Response(&'a HeaderMap),
 }
 
-/// Applies changes: removals first, then additions.
+/// Applies changes as Envoy does: removals first; then all values are made from what is there, and decide by it whether they are
+/// wanted; then what overwrites is written, and what adds is added.
 pub(super) fn apply(ops: &HeaderOps, headers: &mut HeaderMap, record: &Record, side: &Side<'_>) {
     if ops.is_empty() {
         return;
@@ -23,7 +24,16 @@ pub(super) fn apply(ops: &HeaderOps, headers: &mut HeaderMap, record: &Record, s
     for name in &ops.remove {
         headers.remove(name);
     }
+    let (mut overwritten, mut added) = (Vec::new(), Vec::new());
     for add in &ops.add {
+        let exists = headers.contains_key(&add.name);
+        let list = match add.append {
+            HeaderAppend::AppendOrAdd => &mut added,
+            HeaderAppend::AddIfAbsent if !exists => &mut added,
+            HeaderAppend::OverwriteOrAdd => &mut overwritten,
+            HeaderAppend::OverwriteIfExists if exists => &mut overwritten,
+            HeaderAppend::AddIfAbsent | HeaderAppend::OverwriteIfExists => continue,
+        };
         let value = if add.value.contains('%') {
             let none = HeaderMap::new();
             let mut entry = Entry::new(&none);
@@ -45,16 +55,12 @@ pub(super) fn apply(ops: &HeaderOps, headers: &mut HeaderMap, record: &Record, s
         if value.is_empty() && !add.keep_empty {
             continue;
         }
-        let exists = headers.contains_key(&add.name);
-        match add.append {
-            HeaderAppend::AppendOrAdd => {
-                headers.append(add.name.clone(), value);
-            }
-            HeaderAppend::AddIfAbsent if exists => {}
-            HeaderAppend::OverwriteIfExists if !exists => {}
-            HeaderAppend::AddIfAbsent | HeaderAppend::OverwriteOrAdd | HeaderAppend::OverwriteIfExists => {
-                headers.insert(add.name.clone(), value);
-            }
-        }
+        list.push((add.name.clone(), value));
+    }
+    for (name, value) in overwritten {
+        headers.insert(name, value);
+    }
+    for (name, value) in added {
+        headers.append(name, value);
     }
 }

@@ -84,7 +84,7 @@ fn unescape_slashes(path: &str) -> String {
         out.push_str(&rest[..at]);
         match rest.as_bytes().get(at..at + 3) {
             Some(three) if is_slash(three) => {
-                out.push('/');
+                out.push(if three[1] == b'2' { '/' } else { '\\' });
                 rest = &rest[at + 3..];
             }
             _ => {
@@ -187,7 +187,7 @@ mod tests {
             assert_eq!(decode_unreserved(path), None, "{path}");
         }
         assert_eq!(merge_slashes("//a///b/"), "/a/b/");
-        assert_eq!(unescape_slashes("/a%2Fb%5cc%20d"), "/a/b/c%20d");
+        assert_eq!(unescape_slashes("/a%2Fb%5cc%20d"), "/a/b\\c%20d");
         assert!(is_plain("/a.b/c-d"));
         assert!(!is_plain("/a/.b") && !is_plain("//a") && !is_plain("/%41"));
     }

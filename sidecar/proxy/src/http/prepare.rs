@@ -30,6 +30,33 @@ const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-a
 /// `x-envoy-decorator-operation`
 pub(super) const DECORATOR: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
 
+/// What only requests from inside may say. No address counts as inside unless it is configured so, which is not offered here: Envoy's
+/// default since 1.33 (`explicit_internal_address_config`).
+const INTERNAL_ONLY: [HeaderName; 14] = [
+    HeaderName::from_static("x-envoy-internal"),
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-retry-grpc-on"),
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-retriable-status-codes"),
+    HeaderName::from_static("x-envoy-retriable-header-names"),
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-force-trace"),
+    HeaderName::from_static("x-envoy-ip-tags"),
+    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+];
+/// What else no client may say at the edge.
+const EDGE_ONLY: [HeaderName; 5] = [
+    DECORATOR,
+    HeaderName::from_static("x-envoy-original-path"),
+    HeaderName::from_static("x-envoy-original-host"),
+    HeaderName::from_static("x-envoy-downstream-service-cluster"),
+    HeaderName::from_static("x-envoy-downstream-service-node"),
+];
+
 /// Brings a request into the form that filters and routes see; or answers it at once.
 #[expect(clippy::result_large_err, reason = "the answer is passed on, not propagated through layers")]
 pub(super) fn prepare(
@@ -45,6 +72,10 @@ pub(super) fn prepare(
         Normalized::Same => {}
         Normalized::New(uri) => parts.uri = uri,
         Normalized::Refused => return Err(reply::failed(&Failure::PathNormalization, record)),
+        // gRPC knows no redirects.
+        Normalized::Redirect(_) if record.grpc => {
+            return Err(reply::failed(&Failure::PathNormalization, record));
+        }
         Normalized::Redirect(uri) => {
             let mut response = reply::text(StatusCode::TEMPORARY_REDIRECT, "");
             if let Ok(location) = HeaderValue::try_from(uri.to_string()) {
@@ -56,10 +87,19 @@ pub(super) fn prepare(
     }
     let down = &connection.down;
     let headers = &mut parts.headers;
+    host(hcm, headers, record);
     if hcm.use_remote_address {
         edge(hcm, headers, record, down.peer.ip());
-    } else if let Some(client) = last_forwarded(headers, 0) {
+    } else if let Some(client) = last_forwarded(headers, hcm.xff_num_trusted_hops as usize) {
         record.remote = SocketAddr::new(client, 0);
+    }
+    if headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
+        for name in INTERNAL_ONLY {
+            headers.remove(name);
+        }
+    }
+    if !hcm.via.is_empty() {
+        append(headers, &header::VIA, ", ", &hcm.via);
     }
     forwarded_proto(hcm, headers, record);
     client_certificate(connection, hcm, headers);
@@ -88,14 +128,30 @@ fn old_version(hcm: &HttpConnectionManager, headers: &mut HeaderMap) -> Result<(
     Ok(())
 }
 
+/// The host without what the connection manager takes off it: a dot at the end of its name, its port.
+fn host(hcm: &HttpConnectionManager, headers: &mut HeaderMap, record: &mut Record) {
+    if !hcm.strip_trailing_host_dot && !hcm.strip_port_from_host {
+        return;
+    }
+    let Some(text) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return };
+    let name = sidecar_route::without_port(text);
+    let port = if hcm.strip_port_from_host { "" } else { &text[name.len()..] };
+    let bare = if hcm.strip_trailing_host_dot { name.strip_suffix('.').unwrap_or(name) } else { name };
+    if bare.len() + port.len() == text.len() {
+        return;
+    }
+    if let Ok(host) = HeaderValue::try_from(format!("{bare}{port}")) {
+        headers.insert(header::HOST, host.clone());
+        record.authority = host;
+    }
+}
+
 /// At the edge of the mesh nothing that a client says about itself is believed.
 fn edge(hcm: &HttpConnectionManager, headers: &mut HeaderMap, record: &mut Record, peer: IpAddr) {
-    let forged: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("x-envoy-")).cloned().collect();
-    for name in forged {
+    for name in EDGE_ONLY {
         headers.remove(name);
     }
-    if !hcm.preserve_external_request_id {
+    if hcm.generate_request_id && !hcm.preserve_external_request_id {
         headers.remove(REQUEST_ID);
     }
     let client = if hcm.xff_num_trusted_hops == 0 {
@@ -111,7 +167,7 @@ fn edge(hcm: &HttpConnectionManager, headers: &mut HeaderMap, record: &mut Recor
         headers.insert(EXTERNAL_ADDRESS, value);
     }
     if !hcm.skip_xff_append {
-        append(headers, &FORWARDED_FOR, &peer.to_canonical().to_string());
+        append(headers, &FORWARDED_FOR, ",", &peer.to_canonical().to_string());
     }
     if hcm.xff_num_trusted_hops == 0 {
         headers.remove(FORWARDED_PROTO);
@@ -122,7 +178,9 @@ fn forwarded_proto(hcm: &HttpConnectionManager, headers: &mut HeaderMap, record:
     match headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes) {
         Some(b"https") => record.scheme = "https",
         Some(b"http") => record.scheme = "http",
-        _ => {
+        // It stays as it is, but it is no scheme.
+        Some(_) => {}
+        None => {
             headers.insert(FORWARDED_PROTO, HeaderValue::from_static(record.scheme));
         }
     }
@@ -143,11 +201,11 @@ fn last_forwarded(headers: &HeaderMap, skip: usize) -> Option<IpAddr> {
     addresses.iter().rev().nth(skip)?.parse().ok()
 }
 
-/// Appends to a comma-separated header.
-fn append(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
-    let joined =
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
-    let whole = if joined.is_empty() { text.to_owned() } else { format!("{joined},{text}") };
+/// Appends to a list in one header; its values are joined.
+pub(super) fn append(headers: &mut HeaderMap, name: &HeaderName, separator: &str, text: &str) {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let joined = values.collect::<Vec<_>>().join(separator);
+    let whole = if joined.is_empty() { text.to_owned() } else { format!("{joined}{separator}{text}") };
     if let Ok(value) = HeaderValue::try_from(whole) {
         headers.insert(name, value);
     }
@@ -174,7 +232,7 @@ fn client_certificate(connection: &Connection, hcm: &HttpConnectionManager, head
         *known = Some((own, text));
     }
     let Some((_, element)) = &*known else { return };
-    append(headers, &FORWARDED_CLIENT_CERT, element);
+    append(headers, &FORWARDED_CLIENT_CERT, ",", element);
 }
 
 /// What this hop says of the client's certificate. It is the same for every request of a connection, so it is made once.

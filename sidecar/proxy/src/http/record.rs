@@ -36,7 +36,7 @@ pub(super) struct Record {
     pub(super) down: Rc<Downstream>,
     stats: HttpStats,
     loggers: Arc<Loggers>,
-    begun: Instant,
+    pub(super) begun: Instant,
     wall: SystemTime,
     method: Method,
     version: Version,

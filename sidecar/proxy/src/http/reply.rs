@@ -10,6 +10,8 @@ use super::record::Record;
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 /// `x-envoy-local-overloaded`
 const LOCAL_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-local-overloaded");
+/// How the answer to a request whose upstream was lost begins.
+const RESET: &str = "upstream connect error or disconnect/reset before headers";
 /// `grpc-status`
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// `grpc-message`
@@ -17,12 +19,15 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// The answer to a request that failed, with what is reported of it.
 pub(super) fn failed(failure: &Failure, record: &mut Record) -> Response<Body> {
-    let meaning = failure.meaning();
+    let mut meaning = failure.meaning();
+    if record.attempts > 1 && meaning.body.starts_with(RESET) {
+        meaning.body = meaning.body.replacen(". reset", ". retried and the latest reset", 1).into();
+    }
     if let Some(flag) = meaning.flag {
         record.flags.insert(flag);
     }
-    if let Some((_, reason)) = meaning.body.split_once("transport failure reason: ") {
-        reason.clone_into(&mut record.transport_failure);
+    if !meaning.transport.is_empty() {
+        record.transport_failure = meaning.transport;
     }
     record.details = meaning.details;
     let mut response = if record.grpc || matches!(failure, Failure::FaultGrpc(_)) {
@@ -38,6 +43,14 @@ pub(super) fn failed(failure: &Failure, record: &mut Record) -> Response<Body> {
         response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
     }
     response
+}
+
+/// What a route answers itself, in the form that the client understands.
+pub(super) fn local(status: StatusCode, body: &[u8], record: &mut Record) -> Response<Body> {
+    if record.grpc {
+        return grpc(grpc_status(status), &String::from_utf8_lossy(body), record);
+    }
+    text(status, bytes::Bytes::copy_from_slice(body))
 }
 
 /// An answer with a plain text.

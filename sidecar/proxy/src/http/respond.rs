@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderName, Response, header};
 use sidecar_http::serve::Upgrade;
 use sidecar_http::tunnel::{self, Ended};
 use sidecar_http::{Abort, Body, ByteCount, Finish, Outcome, Upgraded};
+use sidecar_model::Action;
 use sidecar_model::hcm::ServerHeader;
 use sidecar_model::listener::Direction;
 use sidecar_telemetry::Flag;
@@ -14,7 +15,7 @@ use sidecar_telemetry::trace::REQUEST_ID;
 
 use super::filters::Afterwards;
 use super::mutate::{self, Side};
-use super::prepare::DECORATOR;
+use super::prepare::{DECORATOR, append};
 use super::record::Record;
 use super::router::Chosen;
 use super::{Connection, ext_authz, stream};
@@ -41,7 +42,9 @@ impl Shape<'_> {
         record: &mut Record,
         afterwards: Option<&Afterwards>,
     ) -> Response<Body> {
-        response.headers_mut().insert(header::SERVER, self.plan.server.clone());
+        if self.plan.hcm.server_header != ServerHeader::PassThrough {
+            response.headers_mut().insert(header::SERVER, self.plan.server.clone());
+        }
         self.last(&mut response, record, afterwards);
         translated(response, afterwards)
     }
@@ -91,10 +94,22 @@ impl Shape<'_> {
                 record.destination = Some(self.connection.peer(&metadata));
             }
         }
-        if !self.plan.hcm.via.is_empty()
-            && let Ok(via) = HeaderValue::from_str(&self.plan.hcm.via)
-        {
-            headers.append(header::VIA, via);
+        if !self.plan.hcm.via.is_empty() {
+            append(headers, &header::VIA, ", ", &self.plan.hcm.via);
+        }
+    }
+
+    /// An answer given before the route had its turn: a forwarding route changes it as it would change a response.
+    pub(super) fn refused(
+        self,
+        response: Response<Body>,
+        chosen: &Chosen,
+        request: &HeaderMap,
+        record: &Record,
+    ) -> Response<Body> {
+        match chosen.route.action {
+            Action::Forward(_) => self.routed(response, chosen, request, record),
+            _ => response,
         }
     }
 
@@ -141,13 +156,17 @@ pub(super) fn levels(chosen: &Chosen, which: Which) -> Vec<&sidecar_model::Heade
     let request = which == Which::Request;
     let weighted = chosen.weighted();
     let mut levels = Vec::new();
-    levels.extend(weighted.map(|one| if request { &one.request_headers } else { &one.response_headers }));
     levels.push(if request { &chosen.route.request_headers } else { &chosen.route.response_headers });
     levels.push(if request { &chosen.host.request_headers } else { &chosen.host.response_headers });
     levels.push(if request { &config.request_headers } else { &config.response_headers });
     levels.retain(|ops| !ops.is_empty());
     if config.most_specific_header_mutations_wins {
         levels.reverse();
+    }
+    // What a weighted entry changes comes first in any case.
+    let entry = weighted.map(|one| if request { &one.request_headers } else { &one.response_headers });
+    if let Some(entry) = entry.filter(|ops| !ops.is_empty()) {
+        levels.insert(0, entry);
     }
     levels
 }

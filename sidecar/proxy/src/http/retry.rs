@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base_types::Backoff;
-use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderName, Response};
 use sidecar_http::Body;
 use sidecar_model::{RetryOn, RetryPolicy};
 use sidecar_route::{RequestView, headers_match};
@@ -13,21 +12,11 @@ use sidecar_route::{RequestView, headers_match};
 use super::failure::Failure;
 use super::grpc;
 
-/// Istio's first pause, when a policy of headers has none.
-const BASE: Duration = Duration::from_millis(25);
-
-/// What requests may say about retries themselves.
-const MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
-const RETRY_ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
-const RETRY_GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
-const RETRIABLE_CODES: HeaderName = HeaderName::from_static("x-envoy-retriable-status-codes");
 const RATELIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 
 /// The retries of one request.
 pub(super) struct Retries {
-    policy: Option<Arc<RetryPolicy>>,
-    on: RetryOn,
-    codes: Vec<u16>,
+    policy: Arc<RetryPolicy>,
     left: u32,
     backoff: Backoff,
     /// What the last answer asked for.
@@ -35,49 +24,25 @@ pub(super) struct Retries {
 }
 
 impl Retries {
-    /// From the route's policy and what the request's headers ask for; none if nothing is retried.
-    pub(super) fn new(
-        policy: Option<&Arc<RetryPolicy>>,
-        parts: &Parts,
-        view: &RequestView<'_>,
-    ) -> Option<Self> {
-        let text = |name: &HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        let mut on = policy.map_or_else(RetryOn::default, |policy| policy.on);
-        for list in [text(&RETRY_ON), text(&RETRY_GRPC_ON)].into_iter().flatten() {
-            on = on.union(RetryOn::parse(list));
-        }
-        if on.is_empty() {
+    /// From the route's policy; none if nothing is retried. What the headers of a request ask for is not heard: they are taken off
+    /// before.
+    pub(super) fn new(policy: Option<&Arc<RetryPolicy>>, view: &RequestView<'_>) -> Option<Self> {
+        let policy = policy.filter(|policy| !policy.on.is_empty())?;
+        let wanted = &policy.retriable_request_headers;
+        if !wanted.is_empty() && !wanted.iter().any(|one| headers_match(std::slice::from_ref(one), view)) {
             return None;
         }
-        if let Some(policy) = policy {
-            let wanted = &policy.retriable_request_headers;
-            if !wanted.is_empty() && !wanted.iter().any(|one| headers_match(std::slice::from_ref(one), view))
-            {
-                return None;
-            }
-        }
-        let asked = text(&MAX_RETRIES).and_then(|count| count.parse().ok());
-        let left = asked.unwrap_or_else(|| policy.map_or(1, |policy| policy.num_retries));
-        let mut codes = policy.map(|policy| policy.retriable_status_codes.clone()).unwrap_or_default();
-        codes.extend(
-            text(&RETRIABLE_CODES)
-                .into_iter()
-                .flat_map(|list| list.split(','))
-                .filter_map(|code| code.trim().parse::<u16>().ok()),
-        );
-        let (base, max) =
-            policy.map_or((BASE, BASE * 10), |policy| (policy.back_off_base, policy.back_off_max));
-        Some(Self { policy: policy.cloned(), on, codes, left, backoff: Backoff::new(base, max), asked: None })
+        Some(Self {
+            policy: Arc::clone(policy),
+            left: policy.num_retries,
+            backoff: Backoff::new(policy.back_off_base, policy.back_off_max),
+            asked: None,
+        })
     }
 
     /// Whether endpoints that were tried are avoided.
     pub(super) fn avoids_previous(&self) -> bool {
-        self.policy.as_ref().is_some_and(|policy| policy.avoid_previous_hosts)
-    }
-
-    /// How long one attempt may take.
-    pub(super) fn per_try_timeout(&self) -> Option<Duration> {
-        self.policy.as_ref().and_then(|policy| policy.per_try_timeout).filter(|timeout| !timeout.is_zero())
+        self.policy.avoid_previous_hosts
     }
 
     /// Takes one retry, if one is left.
@@ -98,12 +63,12 @@ impl Retries {
 
     /// How long one attempt may be still.
     pub(super) fn per_try_idle_timeout(&self) -> Option<Duration> {
-        self.policy.as_ref()?.per_try_idle_timeout.filter(|timeout| !timeout.is_zero())
+        self.policy.per_try_idle_timeout.filter(|timeout| !timeout.is_zero())
     }
 
     /// After how many attempts the priorities tried so far are avoided.
     pub(super) fn avoids_priorities(&self) -> Option<u32> {
-        self.policy.as_ref()?.avoid_previous_priorities
+        self.policy.avoid_previous_priorities
     }
 
     /// Whether a failure without a response is one to retry. `begun` says that a connection was there to send the request on,
@@ -128,13 +93,13 @@ impl Retries {
         if unread {
             wanted = wanted.union(RetryOn::RESET_BEFORE_REQUEST);
         }
-        self.on.intersects(wanted)
+        self.policy.on.intersects(wanted)
     }
 
     /// Whether a response is one to retry; remembers for how long it asks to wait.
     pub(super) fn wants_after_response(&mut self, response: &Response<Body>) -> bool {
         let wanted = self.wants_status(response);
-        if wanted && let Some(rules) = self.policy.as_ref().and_then(|policy| policy.rate_limited.as_ref()) {
+        if wanted && let Some(rules) = self.policy.rate_limited.as_ref() {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             self.asked = rules.pause(response.headers(), now.as_secs());
         }
@@ -143,7 +108,7 @@ impl Retries {
 
     fn wants_status(&self, response: &Response<Body>) -> bool {
         let status = response.status().as_u16();
-        let on = |flag| self.on.contains(flag);
+        let on = |flag| self.policy.on.contains(flag);
         if response.headers().contains_key(RATELIMITED) {
             // Another proxy limits the rate: only who says so tries again.
             return on(RetryOn::ENVOY_RATELIMITED);
@@ -151,7 +116,7 @@ impl Retries {
         (on(RetryOn::STATUS_5XX) && status >= 500)
             || (on(RetryOn::GATEWAY_ERROR) && matches!(status, 502..=504))
             || (on(RetryOn::RETRIABLE_4XX) && status == 409)
-            || (on(RetryOn::RETRIABLE_STATUS_CODES) && self.codes.contains(&status))
+            || (on(RetryOn::RETRIABLE_STATUS_CODES) && self.policy.retriable_status_codes.contains(&status))
             || (on(RetryOn::RETRIABLE_HEADERS) && self.header_wanted(response))
             || self.grpc_wanted(response)
     }
@@ -165,7 +130,7 @@ impl Retries {
             headers: response.headers(),
             metadata: None,
         };
-        let headers = self.policy.as_ref().map_or(&[][..], |policy| &policy.retriable_headers);
+        let headers = &self.policy.retriable_headers;
         headers.iter().any(|one| headers_match(std::slice::from_ref(one), &view))
     }
 
@@ -179,27 +144,6 @@ impl Retries {
             Some(14) => RetryOn::GRPC_UNAVAILABLE,
             _ => return false,
         };
-        self.on.contains(flag)
+        self.policy.on.contains(flag)
     }
-}
-
-/// Removes what requests say to the proxy about retries and timeouts: it is not for the upstream.
-pub(super) fn strip(parts: &mut Parts) {
-    if !parts.headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
-        return;
-    }
-    for name in [MAX_RETRIES, RETRY_ON, RETRY_GRPC_ON, RETRIABLE_CODES, RQ_TIMEOUT, PER_TRY_TIMEOUT] {
-        parts.headers.remove(name);
-    }
-}
-
-/// `x-envoy-upstream-rq-timeout-ms`
-pub(super) const RQ_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
-/// `x-envoy-upstream-rq-per-try-timeout-ms`
-pub(super) const PER_TRY_TIMEOUT: HeaderName =
-    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
-
-/// A number of milliseconds in a header.
-pub(super) fn millis(value: Option<&HeaderValue>) -> Option<Duration> {
-    value?.to_str().ok()?.parse().ok().map(Duration::from_millis)
 }

@@ -11,16 +11,27 @@ use sidecar_route::{host_rewrite, path_rewrite};
 use super::attempt::Forwarding;
 use super::mutate::{self, Side};
 use super::record::Record;
-use super::respond::{Which, levels};
+use super::respond::{ATTEMPT_COUNT, Which, levels};
 use super::router::view;
-use super::{grpc, prepare, retry};
+use super::{grpc, prepare};
 
 /// `x-envoy-original-path`
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+/// `x-envoy-original-host`
+const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 /// `x-forwarded-host`
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// `x-envoy-expected-rq-timeout-ms`
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// One attempt.
+    pub(super) attempt: Option<Duration>,
+    /// All of them.
+    pub(super) whole: Option<Duration>,
+}
 
 /// What becomes of a request that wants another protocol on its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,49 +70,81 @@ pub(super) fn timeout(cx: &Forwarding<'_>, parts: &Parts, record: &Record) -> Op
         (GrpcTimeout::UpTo(most), Some(asked)) => Some(if most.is_zero() { asked } else { asked.min(most) }),
         _ => cx.action.timeout,
     };
-    let timeout = retry::millis(parts.headers.get(retry::RQ_TIMEOUT)).or(timeout);
     timeout.filter(|timeout| !timeout.is_zero())
 }
 
 /// Changes path, host and headers as the route says.
-pub(super) fn rewrite(
-    cx: &Forwarding<'_>,
-    parts: &mut Parts,
-    record: &mut Record,
-    timeout: Option<Duration>,
-) {
-    retry::strip(parts);
-    for ops in levels(cx.chosen, Which::Request) {
+pub(super) fn rewrite(cx: &Forwarding<'_>, parts: &mut Parts, record: &mut Record, timeout: Limits) {
+    if cx.chosen.host.include_request_attempt_count {
+        parts.headers.insert(ATTEMPT_COUNT, HeaderValue::from(1));
+    }
+    let levels = levels(cx.chosen, Which::Request);
+    if !levels.is_empty() {
+        record.path = parts.uri.clone();
+    }
+    let mut entry = cx.chosen.weighted().and_then(|weighted| weighted.host_rewrite.as_deref());
+    let own = cx.chosen.weighted().map(|weighted| &weighted.request_headers);
+    for ops in levels {
+        // What the weighted entry changes still sees the old host.
+        if !own.is_some_and(|own| std::ptr::eq(own, ops)) {
+            host_of_entry(entry.take(), parts, record);
+        }
         mutate::apply(ops, &mut parts.headers, record, &Side::Request);
     }
+    host_of_entry(entry, parts, record);
+    // The host may come of the path as the client sent it.
+    rewrite_host(cx, parts, record, "");
+    let tells = !cx.plan.hcm.suppresses_envoy_headers();
     if let Some(path) = path_rewrite(cx.action, &cx.chosen.route.matches, &view(parts, record))
         && let Ok(path) = PathAndQuery::try_from(path)
     {
-        if let Some(old) = parts.uri.path_and_query().and_then(|old| HeaderValue::from_str(old.as_str()).ok())
+        if tells
+            && let Some(old) =
+                parts.uri.path_and_query().and_then(|old| HeaderValue::from_str(old.as_str()).ok())
         {
             parts.headers.insert(ORIGINAL_PATH, old);
         }
         parts.uri = Uri::from(path);
     }
-    rewrite_host(cx, parts, record, "");
-    if let Some(timeout) = timeout {
-        parts.headers.insert(
-            EXPECTED_TIMEOUT,
-            HeaderValue::from(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
-        );
+    if tells {
+        tell_timeout(parts, timeout, Duration::ZERO);
     }
     parts.headers.remove(prepare::DECORATOR);
+    record.path = parts.uri.clone();
+}
+
+/// A weighted entry's host comes without a word to the upstream.
+fn host_of_entry(host: Option<&str>, parts: &mut Parts, record: &mut Record) {
+    if let Some(host) = host.and_then(|host| HeaderValue::from_str(host).ok()) {
+        parts.headers.insert(header::HOST, host.clone());
+        record.authority = host;
+    }
+}
+
+/// Says how long this attempt may take: `limits` are those of the attempt and of the whole exchange, of which `elapsed` is gone.
+pub(super) fn tell_timeout(parts: &mut Parts, limits: Limits, elapsed: Duration) {
+    let left = limits.whole.map(|whole| whole.saturating_sub(elapsed).max(Duration::from_millis(1)));
+    let Some(time) = limits.attempt.into_iter().chain(left).min() else { return };
+    let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    parts.headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(time));
 }
 
 /// Changes the host as the route says; `endpoint` is the name of the chosen endpoint.
 pub(super) fn rewrite_host(cx: &Forwarding<'_>, parts: &mut Parts, record: &mut Record, endpoint: &str) {
-    let host = host_rewrite(cx.action, cx.chosen.weighted(), &view(parts, record), endpoint);
+    let host = host_rewrite(cx.action, &view(parts, record), endpoint);
     let Some(host) = host.and_then(|host| HeaderValue::from_str(&host).ok()) else { return };
     let old = parts.headers.insert(header::HOST, host.clone());
-    if cx.action.append_x_forwarded_host
-        && let Some(old) = old.filter(|old| *old != host)
-    {
-        parts.headers.append(FORWARDED_HOST, old);
-    }
     record.authority = host;
+    let Some(old) = old else { return };
+    if cx.action.append_x_forwarded_host
+        && let Ok(text) = old.to_str()
+    {
+        let last = parts.headers.get(FORWARDED_HOST).and_then(|all| all.to_str().ok()?.rsplit(',').next());
+        if last.map(str::trim) != Some(text) {
+            prepare::append(&mut parts.headers, &FORWARDED_HOST, ",", text);
+        }
+    }
+    if !cx.plan.hcm.suppresses_envoy_headers() {
+        parts.headers.insert(ORIGINAL_HOST, old);
+    }
 }

@@ -13,10 +13,11 @@ use sidecar_route::{Found, RequestView, RouteTable, location, pick_cluster, tls_
 use super::Connection;
 use super::attempt::{self, Forwarding};
 use super::failure::Failure;
+use super::filters::{self, Afterwards};
 use super::record::Record;
 use super::respond::{self, Shape};
 use super::stream::Clocks;
-use super::{filters, prepare, reply, trace};
+use super::{prepare, reply, trace};
 use crate::config::{Config, HcmPlan};
 
 /// The route of a request, and the cluster it fell on.
@@ -123,26 +124,41 @@ pub(super) async fn run(
         return shape.local(response, record, None).into();
     }
     record.trace = trace::begin(connection, plan, &mut parts, record);
-    let mut chosen = choose(connection, config, plan, &parts, record);
-    if let Some(chosen) = &chosen {
+    let found = choose(connection, config, plan, &parts, record);
+    if let Ok(chosen) = &found {
         record.route = Some((Arc::clone(&chosen.host), Arc::clone(&chosen.route)));
-        if let Some(response) = to_tls(chosen, &parts, record) {
-            record.capture_request(&parts.uri, &parts.headers);
-            return shape.local(response, record, None).into();
-        }
     }
-    let filtered =
-        filters::run(connection, config, plan, chosen.as_ref(), &mut parts, &mut body, record).await;
-    let afterwards = match filtered {
-        Ok(afterwards) => afterwards,
-        Err(response) => {
-            record.capture_request(&parts.uri, &parts.headers);
-            return shape.local(response, record, None).into();
+    let host = found.as_ref().map_or_else(Option::as_ref, |chosen| Some(&chosen.host));
+    // The way to HTTPS is a route of its own, which says nothing about filters.
+    let to_tls = host.and_then(|host| to_tls(host, &parts, record));
+    let mut chosen = found.ok().filter(|_| to_tls.is_none());
+    let mut afterwards = Afterwards::default();
+    let filtered = filters::run(
+        connection,
+        config,
+        plan,
+        chosen.as_ref(),
+        &mut parts,
+        &mut body,
+        record,
+        &mut afterwards,
+    )
+    .await;
+    if let Err(mut response) = filtered {
+        record.path = parts.uri.clone();
+        record.capture_request(&parts.uri, &parts.headers);
+        if let Some(chosen) = chosen.filter(|_| !afterwards.preflight) {
+            response = shape.refused(response, &chosen, &parts.headers, record);
         }
-    };
+        return shape.local(response, record, Some(&afterwards)).into();
+    }
+    if let Some(response) = to_tls {
+        record.capture_request(&parts.uri, &parts.headers);
+        return shape.local(response, record, Some(&afterwards)).into();
+    }
     if afterwards.reroute {
         // Claims, or what a service made of the request, may decide the route.
-        chosen = choose(connection, config, plan, &parts, record);
+        chosen = choose(connection, config, plan, &parts, record).ok();
         if let Some(chosen) = &chosen {
             record.route = Some((Arc::clone(&chosen.host), Arc::clone(&chosen.route)));
         }
@@ -171,6 +187,7 @@ pub(super) async fn run(
         }
         action => {
             let response = answer(action, &chosen, &parts, record);
+            record.path = parts.uri.clone();
             record.capture_request(&parts.uri, &parts.headers);
             let response = shape.routed(response, &chosen, &parts.headers, record);
             shape.local(response, record, Some(&afterwards)).into()
@@ -178,30 +195,26 @@ pub(super) async fn run(
     }
 }
 
+/// The route of a request; without one, the host that has none for it.
 fn choose(
     connection: &Connection,
     config: &Config,
     plan: &HcmPlan,
     parts: &Parts,
     record: &Record,
-) -> Option<Chosen> {
+) -> Result<Chosen, Option<Arc<VirtualHost>>> {
     let table = match (&plan.inline_routes, &plan.hcm.route) {
         (Some(table), _) => table,
-        (None, RouteSource::Rds(name)) => config.routes.get(name)?,
-        (None, RouteSource::Inline(_)) => return None,
+        (None, RouteSource::Rds(name)) => config.routes.get(name).ok_or(None)?,
+        (None, RouteSource::Inline(_)) => return Err(None),
     };
-    let mut view = view(parts, record);
-    if plan.hcm.strip_trailing_host_dot {
-        view.authority = view.authority.strip_suffix('.').unwrap_or(view.authority);
-    }
-    if plan.hcm.strip_port_from_host
-        && let Some((name, port)) = view.authority.rsplit_once(':')
-        && port.bytes().all(|byte| byte.is_ascii_digit())
-    {
-        view.authority = name;
-    }
+    let view = view(parts, record);
     let random = connection.down.worker.random();
-    let Found::Route(host, route) = table.find(&view, random) else { return None };
+    let (host, route) = match table.find(&view, random) {
+        Found::Route(host, route) => (host, route),
+        Found::NoRoute(host) => return Err(Some(Arc::clone(host))),
+        Found::NoHost => return Err(None),
+    };
     let mut chosen = Chosen {
         host: Arc::clone(host),
         route: Arc::clone(route),
@@ -215,27 +228,27 @@ fn choose(
         chosen.seed = (!action.hash_policy.is_empty()).then(|| worker.random());
         let (client, seed) = (record.remote.ip(), chosen.seed.unwrap_or_default());
         let random = if matches!(action.cluster, ClusterChoice::Weighted(_)) { worker.random() } else { 0 };
-        let Some(pick) = pick_cluster(action, &view, client, random, seed) else { return Some(chosen) };
+        let Some(pick) = pick_cluster(action, &view, client, random, seed) else { return Ok(chosen) };
         chosen.cluster = Some(pick.shared.map_or_else(|| pick.name.into(), Arc::clone));
         if let (Some(entry), ClusterChoice::Weighted(all)) = (pick.weighted, &action.cluster) {
             chosen.weighted = all.clusters.iter().position(|one| std::ptr::eq(one, entry));
         }
     }
-    Some(chosen)
+    Ok(chosen)
 }
 
 /// A redirect of plain text to HTTPS, when the host asks for it.
-fn to_tls(chosen: &Chosen, parts: &Parts, record: &mut Record) -> Option<Response<Body>> {
-    if chosen.host.require_tls == TlsRequirement::None || record.scheme == "https" {
+fn to_tls(host: &VirtualHost, parts: &Parts, record: &mut Record) -> Option<Response<Body>> {
+    if host.require_tls == TlsRequirement::None || record.scheme == "https" {
         return None;
     }
     let location = tls_location(&view(parts, record));
     record.details = "tls_redirect".into();
-    Some(redirect(StatusCode::MOVED_PERMANENTLY, location))
+    Some(redirect(StatusCode::MOVED_PERMANENTLY, location, record))
 }
 
-fn redirect(status: StatusCode, location: String) -> Response<Body> {
-    let mut response = reply::text(status, "");
+fn redirect(status: StatusCode, location: String, record: &mut Record) -> Response<Body> {
+    let mut response = reply::local(status, &[], record);
     if let Ok(value) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, value);
     }
@@ -247,11 +260,21 @@ fn answer(action: &Action, chosen: &Chosen, parts: &Parts, record: &mut Record) 
     match action {
         Action::Redirect(to) => {
             record.details = "direct_response".into();
-            redirect(to.status, location(to, &chosen.route.matches, &view(parts, record)))
+            let location = location(to, &chosen.route.matches, &view(parts, record));
+            redirect(to.status, location, record)
         }
         Action::DirectResponse(direct) => {
             record.details = "direct_response".into();
-            reply::text(direct.status, bytes::Bytes::copy_from_slice(&direct.body))
+            let mut response = reply::local(direct.status, &direct.body, record);
+            if direct.status.is_redirection() || direct.status == StatusCode::CREATED {
+                // As Envoy has it: to where the request was.
+                let view = view(parts, record);
+                let here = format!("{}://{}{}", view.scheme, view.authority, view.path);
+                if let Ok(here) = HeaderValue::try_from(here) {
+                    response.headers_mut().insert(header::LOCATION, here);
+                }
+            }
+            response
         }
         Action::NonForwarding | Action::Forward(_) => reply::failed(&Failure::NoRoute, record),
     }

@@ -91,7 +91,7 @@ async fn connection_failures_say_why_and_are_retried_when_asked() {
         (status, &*body),
         (
             503,
-            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, transport failure reason: delayed connect error: Connection refused"
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
         )
     );
     assert_eq!(headers["content-type"], "text/plain");

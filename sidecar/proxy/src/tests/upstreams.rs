@@ -50,7 +50,10 @@ async fn a_user_keeps_version_and_endpoint() {
     let apps =
         [App::start("a1").await, App::start("a2").await, App::start("b1").await, App::start("b2").await];
     let clusters = || vec![ring("v1", &[&apps[0], &apps[1]]), ring("v2", &[&apps[2], &apps[3]])];
-    let by_user = || HashSource::Header { name: "x-user".parse().unwrap(), rewrite: None };
+    let by_user = || HashSource::Header {
+        name: sidecar_model::HeaderKey::Name("x-user".parse().unwrap()),
+        rewrite: None,
+    };
     let mut on_v2 = std::collections::HashMap::new();
     for percent in [20, 60] {
         let (_proxy, mut client) = proxy(vec![sticky(percent, by_user())], clusters()).await;

@@ -39,6 +39,9 @@ fn redirect(message: &RedirectAction) -> Converted<Redirect> {
     };
     let path = match &message.path_rewrite_specifier {
         None => None,
+        // Empty, it says nothing.
+        Some(PathRewriteSpecifier::PathRedirect(path)) if path.is_empty() => None,
+        Some(PathRewriteSpecifier::PrefixRewrite(prefix)) if prefix.is_empty() => None,
         Some(PathRewriteSpecifier::PathRedirect(path)) => {
             Some(RedirectPath::Path(header_text("path_redirect", path)?.into()))
         }

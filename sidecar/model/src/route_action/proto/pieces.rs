@@ -1,10 +1,10 @@
 //! Mirrors, ingredients of hashes, upgrades.
 
-use crate::convert::{At, Converted, each, flag, header_name, header_text, not_empty, refuse, required};
+use crate::convert::{At, Converted, each, flag, header_text, not_empty, refuse, required};
 use crate::hcm::Upgrade;
 use crate::invalid::Invalid;
 use crate::matcher::Fraction;
-use crate::matcher::proto::{regex_rewrite, runtime_fraction};
+use crate::matcher::proto::{header_key, regex_rewrite, runtime_fraction};
 use crate::route_action::{HashPolicy, HashSource, Mirror};
 use policies_xds::route::route_action::hash_policy::{Cookie, PolicySpecifier};
 use policies_xds::route::route_action::{self as pb, RequestMirrorPolicy, UpgradeConfig};
@@ -31,7 +31,7 @@ fn mirror(message: &RequestMirrorPolicy) -> Converted<Mirror> {
 pub(super) fn hash_policy(message: &pb::HashPolicy) -> Converted<HashPolicy> {
     let source = match required("policy_specifier", &message.policy_specifier)? {
         PolicySpecifier::Header(header) => HashSource::Header {
-            name: header_name("header.header_name", &header.header_name)?,
+            name: header_key("header.header_name", &header.header_name)?,
             rewrite: header
                 .regex_rewrite
                 .as_ref()
