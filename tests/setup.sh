@@ -2,7 +2,7 @@
 # Installs the Debian packages (and, for tests, foreign peers from PyPI) that are missing. Says nothing when nothing is.
 set -eu
 packages="nftables iproute2 gcc libc6-dev make cmake"
-[ "${1:-base}" = test ] && packages="$packages prometheus python3-venv curl conntrack procps runc haproxy
+[ "${1:-base}" = test ] && packages="$packages prometheus python3-venv curl conntrack procps runc haproxy nginx-light libnginx-mod-stream
     nginx apache2 lighttpd nodejs nghttp2-client wrk hey"
 missing=""
 for package in $packages; do

@@ -1,7 +1,9 @@
 //! What was measured, as Markdown.
 
 use crate::cluster::{self, Start};
-use crate::proxies::{self, Case, Row};
+use crate::data_path::{Case, Kind, Plan, Row};
+use crate::footprint::{Footprint, IDLE};
+use crate::peers::Peer;
 use crate::summary::{Summary, percentile, summary};
 use crate::system::{self, Memory};
 use anyhow::Result;
@@ -70,72 +72,111 @@ pub fn cluster(report: &cluster::Report) -> String {
     text
 }
 
-/// The data path.
-pub fn proxies(report: &proxies::Report) -> String {
+/// Who took part, and how.
+pub fn peers(peers: &[Peer], absent: &[String], plan: &Plan) -> String {
     let mut text = format!(
-        "Proxies on core 0, generator and backend (1 KiB) on core 1; {} interleaved rounds of {} s, medians with min–max; \
+        "Proxies on core 0, generator and backend (1 KiB) on core 1; {} interleaved rounds of {:.1} s, medians with min–max; \
          closed loop: 64 connections; open loop: 2,000/s over 16 connections, latency from the moment a request was due.\n",
-        report.rounds, report.seconds
+        plan.rounds,
+        plan.time.as_secs_f64()
     );
-    for contender in &report.contenders {
-        let _ = writeln!(text, "- {}: {}", contender.name, contender.version);
+    for peer in peers {
+        let _ = writeln!(text, "- {}: {}", peer.name, peer.version());
     }
-    for absent in &report.absent {
+    for absent in absent {
         let _ = writeln!(text, "- absent: {absent}");
     }
-    for case in &report.cases {
-        text += &table(case);
-    }
-    text += "\n| two proxies | start to first answer, ms | RSS after it, MiB each | anonymous | RSS after all rounds | anonymous |\n|---|---|---|---|---|---|\n";
-    for it in &report.contenders {
-        let (before, after) = (memory_cells(&it.memory), memory_cells(&it.memory_after));
-        let first = it.first_answer.as_millis().to_string();
-        line(&mut text, &[it.name, &first, &before[0], &before[1], &after[0], &after[1]]);
-    }
     text
+}
+
+/// The data path.
+pub fn data_path(cases: &[Case]) -> String {
+    cases.iter().map(table).collect()
+}
+
+/// Start and memory.
+pub fn footprints(all: &[Footprint]) -> String {
+    let mut text = String::from(
+        "\n| 7, 7c, 8: one proxy | start to first answer, ms | RSS after it, MiB | anonymous | RSS 5 s later | anonymous | \
+         KiB a resting connection | with mTLS | MiB for 1,000 clusters with routes |\n|---|---|---|---|---|---|---|---|---|\n",
+    );
+    let option = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.1}"));
+    for it in all {
+        let mib = |kib: u64| mib(kib);
+        let cells = [
+            it.name.to_owned(),
+            cell(&it.first_answer, 0),
+            mib(it.first.rss),
+            mib(it.first.anonymous),
+            mib(it.settled.rss),
+            mib(it.settled.anonymous),
+            option(it.idle),
+            option(it.idle_tls),
+            option(it.clusters.map(|kib| kib / 1024.0)),
+        ];
+        line(&mut text, &cells.each_ref().map(String::as_str));
+    }
+    let _ = writeln!(
+        text,
+        "\nGoals: 25 ms, 8 MiB, 5 KiB, a tenth of Envoy's clusters. Resting: {IDLE} connections after one request each, anonymous memory."
+    );
+    text
+}
+
+#[expect(clippy::cast_precision_loss, reason = "KiB of a process fit")]
+fn mib(kib: u64) -> String {
+    format!("{:.1}", kib as f64 / 1024.0)
 }
 
 fn table(case: &Case) -> String {
     let find = |name: &str| case.rows.iter().find(|row| row.name == name);
-    let (envoy, direct) = (find("Envoy"), find("direct"));
+    let ours = find("ours");
+    let bytes = case.kind == Kind::Bytes;
+    let (rate, cost) = match case.kind {
+        Kind::Bytes => ("MB/s", "CPU s/GB"),
+        Kind::Handshakes(_) => ("handshakes/s", "CPU µs each"),
+        _ => ("requests/s", "CPU µs each"),
+    };
     let mut text = format!(
-        "\n| {} | requests/s | CPU µs/request | p50 µs | p99 µs | p99 added to direct | against Envoy | others' CPU % |\n|---|---|---|---|---|---|---|---|\n",
-        case.name
+        "\n| {} | {rate} | {cost} | p50 µs | p99 µs | ours against it: {rate} · CPU · p50 | others' CPU % |\n|---|---|---|---|---|---|---|\n",
+        case.title
     );
     for row in &case.rows {
-        let added = direct
-            .filter(|_| row.name != "direct")
-            .map_or_else(|| "–".to_owned(), |direct| format!("{:.0}", row.p99.median - direct.p99.median));
-        let ratio = match envoy {
-            Some(envoy) if row.name == "ours" => ratios(case.open, row, envoy, direct),
-            _ => String::new(),
+        let ratio = ours.filter(|_| row.name != "ours" && row.name != "direct").map(|ours| ratios(ours, row));
+        let cpu = match (row.name, bytes) {
+            ("direct", _) => "–".into(),
+            // Microseconds a byte are seconds a megabyte.
+            (_, true) => scaled(&row.cpu, 1e3, 3),
+            _ => cell(&row.cpu, 1),
         };
-        let cpu = if row.name == "direct" { "–".into() } else { cell(&row.cpu, 1) };
+        let rate = if bytes { scaled(&row.per_second, 1e-6, 0) } else { cell(&row.per_second, 0) };
+        let time = |it: &Summary| if it.max > 0.0 { cell(it, 0) } else { "–".into() };
         let cells = [
             row.name,
-            &cell(&row.per_second, 0),
+            &rate,
             &cpu,
-            &cell(&row.p50, 0),
-            &cell(&row.p99, 0),
-            &added,
-            &ratio,
+            &time(&row.p50),
+            &time(&row.p99),
+            &ratio.unwrap_or_default(),
+            &cell(&row.foreign, 1),
         ];
-        line(&mut text, &[&cells[..], &[&cell(&row.foreign, 1)]].concat());
+        line(&mut text, &cells);
     }
+    let _ = writeln!(text, "\nGoal: {}.", case.goal);
     text
 }
 
-fn ratios(open: bool, ours: &Row, envoy: &Row, direct: Option<&Row>) -> String {
-    let cpu = ours.cpu.median / envoy.cpu.median;
-    if !open {
-        return format!(
-            "{:.2} × requests/s, {cpu:.2} × CPU",
-            ours.per_second.median / envoy.per_second.median
-        );
-    }
-    let floor = direct.map_or(0.0, |direct| direct.p99.median);
-    let added = (ours.p99.median - floor) / (envoy.p99.median - floor);
-    format!("{cpu:.2} × CPU, {:.2} × p50, {added:.2} × added p99", ours.p50.median / envoy.p50.median)
+/// Ours against another.
+fn ratios(ours: &Row, other: &Row) -> String {
+    let of = |pick: fn(&Row) -> &Summary| {
+        let (ours, other) = (pick(ours).median, pick(other).median);
+        if other > 0.0 { format!("{:.2}", ours / other) } else { "–".to_owned() }
+    };
+    format!("{} · {} · {}", of(|it| &it.per_second), of(|it| &it.cpu), of(|it| &it.p50))
+}
+
+fn scaled(it: &Summary, by: f64, digits: usize) -> String {
+    cell(&Summary { median: it.median * by, min: it.min * by, max: it.max * by }, digits)
 }
 
 fn cell(summary: &Summary, digits: usize) -> String {

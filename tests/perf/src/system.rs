@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::fs;
+use std::time::Instant;
 
 /// Linux's unit of CPU times in /proc.
 const MICROSECONDS_PER_TICK: u64 = 10_000;
@@ -16,6 +17,16 @@ pub struct Memory {
     pub anonymous: u64,
 }
 
+impl std::iter::Sum for Memory {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, it| Self {
+            rss: sum.rss + it.rss,
+            pss: sum.pss + it.pss,
+            anonymous: sum.anonymous + it.anonymous,
+        })
+    }
+}
+
 /// Keeps the calling thread, and all it starts from now on, on one core.
 pub fn pin(core: usize) -> Result<()> {
     let mut set = CpuSet::new();
@@ -23,14 +34,43 @@ pub fn pin(core: usize) -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).context("cannot choose a core")
 }
 
-/// User and system time that a process has used, all threads, in microseconds.
+/// Time that all threads of a process have run, in microseconds: to the nanosecond as the scheduler counts it, with what the kernel did
+/// for the network meanwhile, which the ticks of `/proc/PID/stat` would count elsewhere.
 pub fn cpu_microseconds(pid: u32) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat"))
-        .with_context(|| format!("process {pid} has ended"))?;
-    // The name, in parentheses, may hold blanks; times are the 12th and 13th field after it.
-    let (_, fields) = text.rsplit_once(')').context("no name in /proc stat")?;
-    let ticks = fields.split_ascii_whitespace().skip(11).take(2).map(str::parse::<u64>);
-    Ok(ticks.sum::<Result<u64, _>>()? * MICROSECONDS_PER_TICK)
+    let mut nanoseconds = 0;
+    for thread in
+        fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} has ended"))?
+    {
+        // A thread may have ended since.
+        let text = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+        nanoseconds += text.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or_default();
+    }
+    Ok(nanoseconds / 1000)
+}
+
+/// A process and those it has started, with theirs.
+pub fn family(pid: u32) -> Vec<u32> {
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = found.get(next) {
+        let text = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+        found.extend(text.split_ascii_whitespace().filter_map(|field| field.parse::<u32>().ok()));
+        next += 1;
+    }
+    found
+}
+
+/// Allows this process as many descriptors as the system lets it; connections that rest need many.
+pub fn raise_descriptors() -> Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
+}
+
+/// Sleeps until a moment of a schedule.
+#[expect(clippy::disallowed_methods, reason = "a schedule is time itself")]
+pub fn sleep_until(due: Instant) {
+    std::thread::sleep(due.saturating_duration_since(Instant::now()));
 }
 
 /// Time that all cores together were busy, with time stolen by the hypervisor, in microseconds.

@@ -156,7 +156,7 @@ impl CertificateService for Services {
         &self,
         request: Request<CertificateRequest>,
     ) -> Result<Response<CertificateResponse>, Status> {
-        let id = "spiffe://cluster.local/ns/default/sa/perf".parse();
+        let id = "spiffe://cluster.local/ns/default/sa/default".parse();
         let profile = LeafProfile {
             spiffe_id: Some(id.map_err(|_| Status::internal("the identity is invalid"))?),
             server: true,
