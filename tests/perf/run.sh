@@ -19,4 +19,4 @@ if [ -z "$envoy" ]; then
     fi
 fi
 [ -x "$envoy" ] && set -- --envoy "$envoy" "$@" || echo "no Envoy here: it will be absent from the tables" >&2
-exec unshare --net --mount sh -c 'ip link set lo up && exec "$@"' run "$programs/perf" "$programs" "$@"
+exec unshare --net --mount sh -c 'ip link set lo up && echo 23000 65000 >/proc/sys/net/ipv4/ip_local_port_range && exec "$@"' run "$programs/perf" "$programs" "$@"

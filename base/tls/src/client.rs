@@ -2,6 +2,7 @@
 
 use crate::{
     Pins, Profile, TlsError, TlsStream,
+    ahead::ReadAhead,
     material::{Material, Rotating},
     verify::ServerVerifier,
 };
@@ -94,7 +95,8 @@ impl Client {
     ) -> Result<TlsStream<IO>, TlsError> {
         let name = ServerName::try_from(server_name.to_owned())
             .map_err(|_| TlsError::ServerName(server_name.to_owned()))?;
-        let stream = self.connector()?.connect(name, io).await.map_err(TlsError::Handshake)?;
+        let stream =
+            self.connector()?.connect(name, ReadAhead::new(io)).await.map_err(TlsError::Handshake)?;
         TlsStream::new(stream.into()).map_err(|e| TlsError::Handshake(io::Error::other(e)))
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! One provider (aws-lc), TLS 1.2 and 1.3. The crate opens no socket and reads no file.
 
+mod ahead;
 pub mod ca;
 pub mod client;
 pub mod material;

@@ -2,6 +2,7 @@
 
 use crate::{
     Pins, Profile, TlsError, TlsStream,
+    ahead::ReadAhead,
     material::{Material, Rotating},
     peer::PeerCertificate,
     verify::ClientVerifier,
@@ -48,7 +49,7 @@ struct Built {
 
 /// A client's first message, read and not yet answered.
 pub struct Hello<IO> {
-    start: StartHandshake<IO>,
+    start: StartHandshake<ReadAhead<IO>>,
     /// The server name that the client asked for.
     pub sni: Option<String>,
     /// The protocols that the client offered, in its order.
@@ -155,7 +156,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Hello<IO> {
     /// # Errors
     /// [`TlsError::Handshake`] when it is not a TLS client hello.
     pub async fn read(io: IO) -> Result<Self, TlsError> {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(TlsError::Handshake)?;
+        let start = LazyConfigAcceptor::new(Acceptor::default(), ReadAhead::new(io))
+            .await
+            .map_err(TlsError::Handshake)?;
         let hello = start.client_hello();
         let sni = hello.server_name().map(str::to_owned);
         let alpn = hello.alpn().map(|protocols| protocols.map(<[u8]>::to_vec).collect()).unwrap_or_default();

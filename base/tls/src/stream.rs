@@ -1,6 +1,6 @@
 //! An established TLS stream with what the handshake settled.
 
-use crate::{TlsError, peer::PeerCertificate};
+use crate::{TlsError, ahead::ReadAhead, peer::PeerCertificate};
 use std::{
     io,
     pin::Pin,
@@ -11,12 +11,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A TLS stream of either role.
 pub struct TlsStream<IO> {
-    inner: tokio_rustls::TlsStream<IO>,
+    inner: tokio_rustls::TlsStream<ReadAhead<IO>>,
     peer: Option<Arc<PeerCertificate>>,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
-    pub(crate) fn new(inner: tokio_rustls::TlsStream<IO>) -> Result<Self, TlsError> {
+    pub(crate) fn new(inner: tokio_rustls::TlsStream<ReadAhead<IO>>) -> Result<Self, TlsError> {
         let leaf = inner.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let peer = leaf.map(PeerCertificate::parse).transpose()?.map(Arc::new);
         Ok(Self { inner, peer })
@@ -56,7 +56,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
     /// The stream underneath.
     #[must_use]
     pub fn io(&self) -> &IO {
-        self.inner.get_ref().0
+        self.inner.get_ref().0.get_ref()
     }
 }
 

@@ -37,7 +37,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How often a process that is to take over looks whether it can.
 const HANDOVER_TICK: Duration = Duration::from_millis(10);
-/// How long after readiness the start's memory is given back.
+/// How often readiness is looked at while the proxy starts, to give the start's memory back.
+const READY_LOOK: Duration = Duration::from_millis(50);
+/// How long after readiness what the first requests alone needed is given back as well.
 const TRIM_AFTER: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -165,8 +167,10 @@ async fn run(config: Config, log: base_runtime::log::Filter, inherited: Option<&
 /// Once the proxy is ready, what only its start needed goes back to the system.
 async fn trim(life: Arc<life::Life>) {
     while life.not_ready().is_some() {
-        tokio::time::sleep(TRIM_AFTER).await;
+        tokio::time::sleep(READY_LOOK).await;
     }
+    resident::release_code();
     tokio::time::sleep(TRIM_AFTER).await;
     resident::release_code();
+    resident::release_heap();
 }

@@ -1,5 +1,7 @@
 //! Hop-by-hop headers, and the small questions both codecs ask of a header map.
 
+use std::cell::RefCell;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// `proxy-connection`, a header no standard knows and many clients send.
@@ -8,6 +10,25 @@ pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connecti
 pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// `http2-settings`, part of the upgrade to h2c that is not offered.
 pub const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// A whole number as a header's value. Small ones and the one asked for last cost no memory.
+pub fn number(number: u64) -> HeaderValue {
+    const SMALL: [&str; 16] =
+        ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"];
+    thread_local! {
+        static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static("0"))) };
+    }
+    if let Some(text) = usize::try_from(number).ok().and_then(|index| SMALL.get(index)) {
+        return HeaderValue::from_static(text);
+    }
+    LAST.with(|last| {
+        let mut last = last.borrow_mut();
+        if last.0 != number {
+            *last = (number, HeaderValue::from(number));
+        }
+        last.1.clone()
+    })
+}
 
 /// Whether a request asks for, or a response grants, another protocol. The codecs keep `upgrade` only then.
 pub fn is_upgrade(headers: &HeaderMap) -> bool {
@@ -74,4 +95,16 @@ pub(crate) fn parse_length(value: &[u8]) -> Option<u64> {
         let digit = byte.wrapping_sub(b'0');
         (digit < 10).then(|| length * 10 + u64::from(digit))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_digits() {
+        for value in [0, 7, 15, 16, 15_000, 16, 15_000, u64::MAX] {
+            assert_eq!(number(value), HeaderValue::from(value));
+        }
+    }
 }

@@ -114,11 +114,55 @@ struct Direction {
     read_end: bool,
     unflushed: bool,
     shut: bool,
+    /// The last fill left no room: a larger buffer saves system calls.
+    much: bool,
+    /// Why reading failed, until what was read before is written.
+    failed: Option<io::Error>,
 }
 
 impl Direction {
     fn done(&self) -> bool {
         self.shut
+    }
+
+    /// An empty buffer of the size that suits what moves.
+    fn make_room(&mut self) {
+        if self.much {
+            if self.pending.capacity() < buffer::LARGE_BYTES && !self.pending.try_reclaim(buffer::LARGE_BYTES)
+            {
+                buffer::give(mem::replace(&mut self.pending, buffer::take_large()));
+            }
+        } else if self.pending.capacity() < buffer::BUFFER_BYTES && !buffer::reclaim(&mut self.pending) {
+            self.pending = buffer::take();
+        }
+    }
+
+    /// Reads until the buffer is full, nothing more is there, or the side has ended; false when nothing at all came.
+    fn fill<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, from: &mut R) -> io::Result<bool> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        while self.pending.len() < self.pending.capacity() {
+            match poll_read_buf(Pin::new(&mut *from), cx, &mut self.pending) {
+                Poll::Ready(Ok(0)) => {
+                    self.read_end = true;
+                    return Ok(true);
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) if self.pending.is_empty() => return Err(error),
+                Poll::Ready(Err(error)) => {
+                    // What came before is passed on first.
+                    self.failed = Some(error);
+                    return Ok(true);
+                }
+                Poll::Pending => {
+                    self.much = false;
+                    return Ok(!self.pending.is_empty());
+                }
+            }
+        }
+        self.much = true;
+        Ok(true)
     }
 
     fn poll<R, W>(
@@ -151,22 +195,18 @@ impl Direction {
                 self.shut = true;
                 return Poll::Ready(Ok(()));
             }
-            if self.pending.capacity() < buffer::BUFFER_BYTES && !buffer::reclaim(&mut self.pending) {
-                self.pending = buffer::take();
+            self.make_room();
+            if self.fill(cx, from).map_err(Fault::Read)? {
+                continue;
             }
-            match poll_read_buf(Pin::new(&mut *from), cx, &mut self.pending) {
-                Poll::Ready(Ok(0)) => self.read_end = true,
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::Read(error))),
-                Poll::Pending => {
-                    buffer::give(mem::take(&mut self.pending));
-                    if self.unflushed {
-                        ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(Fault::Write)?;
-                        self.unflushed = false;
-                    }
-                    return Poll::Pending;
-                }
+            // Nothing came.
+            buffer::give(mem::take(&mut self.pending));
+            self.much = false;
+            if self.unflushed {
+                ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(Fault::Write)?;
+                self.unflushed = false;
             }
+            return Poll::Pending;
         }
     }
 }

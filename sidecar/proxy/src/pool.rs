@@ -236,8 +236,8 @@ impl Pool {
                 Waited::Permit(permit) => permit,
             }
         };
-        let connected =
-            open(worker, target, Protocol::Http1, permit, &self.live).await.map_err(PoolError::Connect)?;
+        let connected = Box::pin(open(worker, target, Protocol::Http1, permit, &self.live)).await;
+        let connected = connected.map_err(PoolError::Connect)?;
         let info = Rc::new(connected.info);
         let home =
             |me: &Weak<Home>| Home { pool: Rc::downgrade(self), info: Rc::clone(&info), me: me.clone() };
@@ -318,9 +318,9 @@ impl Pool {
         self.connecting.set(true);
         let _reset = Connecting(self);
         let permit = self.permit(target).unwrap_or_else(|| target.plan.usage.first_connection());
-        let connected =
-            open(worker, target, Protocol::Http2, permit, &self.live).await.map_err(PoolError::Connect)?;
-        let client = h2::Client::connect(connected.io, &self.limits).await.map_err(|error| {
+        let connected = Box::pin(open(worker, target, Protocol::Http2, permit, &self.live)).await;
+        let connected = connected.map_err(PoolError::Connect)?;
+        let client = Box::pin(h2::Client::connect(connected.io, &self.limits)).await.map_err(|error| {
             PoolError::Connect(ConnectError::Failed(base_types::error::ErrorChain(&error).to_string()))
         })?;
         let one = Multiplexed { client, info: Rc::new(connected.info), since: Instant::now() };

@@ -14,7 +14,7 @@ pub(crate) struct Scanner {
 impl Scanner {
     /// The length of the head with its empty line, once all of it is in `buf`. Call again with the same bytes and more.
     pub(crate) fn scan(&mut self, buf: &[u8], limits: &Limits) -> Result<Option<usize>, ParseError> {
-        while let Some(found) = buf[self.scanned..].iter().position(|byte| *byte == b'\n') {
+        while let Some(found) = memchr::memchr(b'\n', &buf[self.scanned..]) {
             let line_feed = self.scanned + found;
             if line_feed >= limits.head_bytes {
                 return Err(ParseError::TooLarge);
@@ -43,7 +43,7 @@ impl Scanner {
 /// The next line of a scanned head, without CR LF, and the offset after it.
 pub(crate) fn line(head: &[u8], from: usize) -> Option<(&[u8], usize)> {
     let rest = head.get(from..)?;
-    let end = rest.iter().position(|byte| *byte == b'\n')?;
+    let end = memchr::memchr(b'\n', rest)?;
     let line = rest[..end].strip_suffix(b"\r")?;
     Some((line, from + end + 1))
 }

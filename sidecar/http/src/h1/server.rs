@@ -234,8 +234,11 @@ async fn exchange<H: Handler>(
     } else {
         Body::request(RequestBody::new(Rc::clone(shared)))
     };
-    let handling = handler.handle(Request::from_parts(parts, body));
-    let Some(reply) = unless_closed(handling, shared, drain, limits).await else { return After::Failed };
+    let reply = {
+        let work = pin!(handler.handle(Request::from_parts(parts, body)));
+        unless_closed(work, shared, drain, limits).await
+    };
+    let Some(reply) = reply else { return After::Failed };
     let Reply { response, finish, upgrade, close, refused } = reply;
     if refused {
         return After::Close(Served::Closed);
@@ -268,14 +271,14 @@ async fn exchange<H: Handler>(
     }
 }
 
-/// Runs `work` unless the client goes away first, or takes its time with its request while there is no memory for that.
+/// Runs `work` unless the client goes away first, or takes its time with its request while there is no memory for that. The work comes
+/// pinned: by value it would be in the connection's state twice.
 async fn unless_closed<F: Future>(
-    work: F,
+    mut work: Pin<&mut F>,
     shared: &RefCell<Shared>,
     drain: &DrainWatch,
     limits: &Limits,
 ) -> Option<F::Output> {
-    let mut work = pin!(work);
     let mut patience: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
         if let Poll::Ready(output) = work.as_mut().poll(cx) {

@@ -281,7 +281,11 @@ impl<H: Handler> Stream<H> {
         let connect = *request.method() == Method::CONNECT;
         // The body of a CONNECT is no body but the client's side of a stream.
         let client = connect.then(|| std::mem::take(request.body_mut()));
-        let Some(reply) = unless_reset(self.handler.handle(request), &mut respond).await else { return };
+        let reply = {
+            let work = pin!(self.handler.handle(request));
+            unless_reset(work, &mut respond).await
+        };
+        let Some(reply) = reply else { return };
         let Reply { mut response, finish, upgrade, close, refused } = reply;
         if close {
             // Sending the answer wakes the connection, which sees it then.
@@ -359,8 +363,10 @@ fn accept(request: Request<RecvStream>, limits: &Limits) -> Result<Request<Body>
     Ok(Request::from_parts(parts, body))
 }
 
-async fn unless_reset<F: Future>(work: F, respond: &mut SendResponse<Bytes>) -> Option<F::Output> {
-    let mut work = pin!(work);
+async fn unless_reset<F: Future>(
+    mut work: Pin<&mut F>,
+    respond: &mut SendResponse<Bytes>,
+) -> Option<F::Output> {
     poll_fn(|cx| {
         if let Poll::Ready(output) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(output));

@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use sidecar_balance::{Host, Outcome};
-use sidecar_http::{Body, SendError};
+use sidecar_http::{Body, SendError, buffer};
 use sidecar_model::cluster::UpstreamProtocol;
 use sidecar_model::listener::Direction;
 use sidecar_model::{Address, RouteAction};
@@ -89,21 +89,27 @@ struct Tried {
 /// Forwards a request.
 pub(super) async fn forward(
     cx: &Forwarding<'_>,
-    mut parts: Parts,
+    parts: &mut Parts,
     body: Body,
     record: &mut Record,
 ) -> Answer {
     let shape = Shape { connection: cx.connection, plan: cx.plan };
-    let outcome = begin(cx, &mut parts, body, record).await;
+    let outcome = begin(cx, parts, body, record).await;
     match outcome {
-        Ok(answer) => answer,
+        Ok(answer) => {
+            // Nothing reads the request's headers any more: the next message takes their memory.
+            buffer::give_map(std::mem::take(&mut parts.headers));
+            answer
+        }
         Err(failure) => {
             let mut response = reply::failed(&failure, record);
             record.capture_request(&parts.uri, &parts.headers);
             let tried = !matches!(failure, Failure::NoCluster(_) | Failure::UpgradeDenied);
             response = shape.routed(response, cx.chosen, &parts.headers, record);
             if cx.chosen.host.include_attempt_count_in_response && tried {
-                response.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(record.attempts.max(1)));
+                response
+                    .headers_mut()
+                    .insert(ATTEMPT_COUNT, sidecar_http::headers::number(u64::from(record.attempts.max(1))));
             }
             shape.local(response, record, Some(cx.afterwards)).into()
         }
@@ -335,7 +341,9 @@ impl Exchange<'_> {
             rewrite_host(cx, self.parts, record, &host.endpoint.hostname);
         }
         if cx.chosen.host.include_request_attempt_count && record.attempts > 1 {
-            self.parts.headers.insert(ATTEMPT_COUNT, HeaderValue::from(record.attempts));
+            self.parts
+                .headers
+                .insert(ATTEMPT_COUNT, sidecar_http::headers::number(u64::from(record.attempts)));
         }
         if record.attempts > 1 && !cx.plan.hcm.suppresses_envoy_headers() {
             let limits = Limits { attempt: self.per_try, whole: self.clock.timeout };
@@ -486,13 +494,15 @@ impl Exchange<'_> {
         let headers = response.headers_mut();
         if !self.cx.plan.hcm.suppresses_envoy_headers() {
             let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            headers.insert(SERVICE_TIME, HeaderValue::from(took));
+            headers.insert(SERVICE_TIME, sidecar_http::headers::number(took));
         }
         let shape = Shape { connection: self.cx.connection, plan: self.cx.plan };
         record.code = response.status().as_u16();
         let mut response = shape.routed(response, self.cx.chosen, &self.parts.headers, record);
         if self.cx.chosen.host.include_attempt_count_in_response {
-            response.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(record.attempts));
+            response
+                .headers_mut()
+                .insert(ATTEMPT_COUNT, sidecar_http::headers::number(u64::from(record.attempts)));
         }
         Answer { upgraded, ..shape.upstream(response, record, self.cx.afterwards).into() }
     }

@@ -79,6 +79,19 @@ pub(super) struct Record {
     reported: bool,
 }
 
+/// What is counted of a gRPC exchange while its bodies pass.
+#[derive(Default, Clone)]
+struct Messages {
+    status: Rc<Cell<Option<u16>>>,
+    request: Rc<Cell<u64>>,
+    response: Rc<Cell<u64>>,
+}
+
+thread_local! {
+    /// Stands in where nothing is counted: only gRPC's bodies write to theirs.
+    static UNCOUNTED: Messages = Messages::default();
+}
+
 /// What a request holds until it has ended.
 #[derive(Default)]
 pub(super) struct Holds {
@@ -112,6 +125,8 @@ impl Record {
             .is_some_and(|kind| super::grpc::is_grpc(kind.as_bytes()));
         let host = request.headers().get(header::HOST).cloned();
         let remote = down.peer;
+        let Messages { status: grpc_status, request: request_messages, response: response_messages } =
+            if grpc { Messages::default() } else { UNCOUNTED.with(Messages::clone) };
         Box::new(Self {
             stats: connection.stats.clone(),
             loggers: Arc::clone(&plan.loggers),
@@ -132,9 +147,9 @@ impl Record {
             response: Captured::default(),
             trace_id: None,
             received: None,
-            grpc_status: Rc::default(),
-            request_messages: Rc::default(),
-            response_messages: Rc::default(),
+            grpc_status,
+            request_messages,
+            response_messages,
             host: None,
             upstream: None,
             cluster: None,

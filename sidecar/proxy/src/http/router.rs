@@ -183,7 +183,7 @@ pub(super) async fn run(
                 action,
                 afterwards: &afterwards,
             };
-            attempt::forward(&forwarding, parts, body, record).await
+            attempt::forward(&forwarding, &mut parts, body, record).await
         }
         action => {
             let response = answer(action, &chosen, &parts, record);

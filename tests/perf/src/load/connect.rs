@@ -5,9 +5,10 @@ use super::{Counts, Load, REQUEST, Window, drive};
 use crate::identity::Identity;
 use anyhow::{Context, Result};
 use base_tls::{Client, ServerCheck};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -28,7 +29,7 @@ pub fn connections(address: SocketAddr, clients: usize, window: &Window<'_>) -> 
         let mut input = Vec::with_capacity(8192);
         while !counts.ended.get() {
             let sent = Instant::now();
-            let stream = TcpStream::connect(address).await.context("cannot connect")?;
+            let stream = connect(address).await?;
             once(stream, &mut input).await?;
             counts.answered(sent);
         }
@@ -63,12 +64,24 @@ async fn shake(
             current = client();
         }
         let sent = Instant::now();
-        let stream = TcpStream::connect(address).await.context("cannot connect")?;
+        let stream = connect(address).await?;
         stream.set_nodelay(true)?;
         once(current.connect(stream, SERVER).await?, &mut input).await?;
         counts.answered(sent);
     }
     Ok(())
+}
+
+/// A connection; when all ports towards the address rest after use, as soon as there is one again.
+async fn connect(address: SocketAddr) -> Result<TcpStream> {
+    loop {
+        match TcpStream::connect(address).await {
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            other => return other.with_context(|| format!("cannot connect to {address}")),
+        }
+    }
 }
 
 /// One request, answered; then the connection is closed by whoever is first.
@@ -97,7 +110,7 @@ pub fn idle<T>(
         let (mut plain, mut secured) = (Vec::new(), Vec::new());
         let mut input = Vec::with_capacity(8192);
         for _ in 0..count {
-            let mut stream = TcpStream::connect(address).await.context("cannot connect")?;
+            let mut stream = connect(address).await?;
             if let Some(client) = &client {
                 let mut stream = client.connect(stream, SERVER).await?;
                 stream.write_all(REQUEST).await?;
