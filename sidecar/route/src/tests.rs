@@ -207,7 +207,7 @@ fn sticky_split(weights: &[(&str, u32)]) -> RouteAction {
         weighted.by_hash = true;
     }
     action.hash_policy = vec![HashPolicy {
-        source: HashSource::Header { name: "x-user".parse().unwrap(), rewrite: None },
+        source: HashSource::Header { name: HeaderKey::Name("x-user".parse().unwrap()), rewrite: None },
         terminal: false,
     }];
     action
