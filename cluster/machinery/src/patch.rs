@@ -33,11 +33,15 @@ pub fn json(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
     }
     let patch: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
-    json_patch::patch(object, &patch).map_err(|error| {
+    // The crate's own way back after a failed operation panics where the document itself was moved: a copy needs no way back.
+    let mut patched = object.clone();
+    json_patch::patch_unsafe(&mut patched, &patch).map_err(|error| {
         PatchError::Inapplicable(format!(
             "the server rejected our request due to an error in our request: {error}"
         ))
-    })
+    })?;
+    *object = patched;
+    Ok(())
 }
 
 /// Applies a merge patch (RFC 7386).

@@ -71,6 +71,8 @@ pub(crate) fn targets() -> Vec<Target> {
             seeds: || {
                 seeds(&[
                     r#"[{"op":"add","path":"/a/0","value":1},{"op":"move","from":"/b","path":"/a/-"},{"op":"test","path":"","value":{}}]"#,
+                    // What the library behind it could not take back.
+                    r#"[{"op":"add","path":"/a/0","value":1},{"op":"move","from":"/b","path":""},{"op":"test","path":"","value":{}}]"#,
                 ])
             },
             run: |input| patched(input, patch::json),

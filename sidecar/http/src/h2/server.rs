@@ -278,8 +278,8 @@ struct Stream<H> {
 
 impl<H: Handler> Stream<H> {
     async fn run(self, mut request: Request<Body>, head: bool, mut respond: SendResponse<Bytes>) {
-        let connect = *request.method() == Method::CONNECT;
-        // The body of a CONNECT is no body but the client's side of a stream.
+        // The body of a CONNECT is no body but the client's side of a stream; an extended one asks for an upgrade by now.
+        let connect = *request.method() == Method::CONNECT || headers::is_upgrade(request.headers());
         let client = connect.then(|| std::mem::take(request.body_mut()));
         let reply = {
             let work = pin!(self.handler.handle(request));
