@@ -15,8 +15,11 @@ pub async fn a_second_cluster_on_the_same_ports_is_refused(mesh: &Mesh) -> Resul
     let (api, ingress) = (API_PORT.to_string(), INGRESS_PORT.to_string());
     let mut command =
         mesh.meshctl_command(&["up", "--no-mesh", "--api-port", &api, "--ingress-port", &ingress]);
-    let output = command.env("MESH_NAME", format!("{}-b", mesh.name)).output()?;
+    let other = format!("{}-b", mesh.name);
+    let output = command.env("MESH_NAME", &other).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // Whatever came of it, no later case and no later run shall find it.
+    mesh.meshctl_command(&["down"]).env("MESH_NAME", &other).output()?;
     ensure!(output.status.code() == Some(1), "{:?}", output.status);
     ensure!(
         said.contains(&format!("port {api}")) && said.contains("--api-port"),
